@@ -1,0 +1,1 @@
+"""The `analysis` package: records to tables, figures and a report."""

@@ -1,0 +1,1 @@
+"""The experiment: config, physics, maps, solvers, backprop methods, training and measurement."""

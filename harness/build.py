@@ -1,0 +1,25 @@
+"""Turns a spec of the catalog into the object it names. Runs inside the job only: it imports torch through the targets."""
+
+import importlib
+from typing import Any
+
+from harness.catalog import Spec
+
+
+def resolve(import_path: str) -> Any:
+    """Import `module:attribute`.
+
+    Raises:
+        ValueError: the module or the attribute does not exist.
+    """
+    module, _, attribute = import_path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{import_path}: cannot be imported ({error})") from error
+
+
+def build(spec: Spec, *context: Any) -> Any:
+    """Call the spec's target with `context` and the spec's parameters; nested specs are built first."""
+    parameters = {key: build(value) if isinstance(value, Spec) else value for key, value in spec.parameters().items()}
+    return resolve(spec.import_path)(*context, **parameters)

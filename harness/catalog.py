@@ -1,0 +1,486 @@
+"""Every choice a cell can name: its parameters, their bounds, what it is, and the class that implements it.
+
+This module imports no torch, so a grid is planned and refused on a login node in milliseconds. One choice is
+one frozen `Spec`; `harness.build` imports its `target` inside the job and calls it with the spec's parameters.
+A choice is written in YAML by name (`backprop: jfb`) or by name and parameters
+(`backprop: {name: implicit, tol: 1.0e-6}`). A name with a colon (`mypackage.mymodule:MyMap`) is a user's own
+class, which goes through the same mechanism.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+
+class Frozen(BaseModel):
+    """Immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        """Refuse a misspelt key and list the valid ones."""
+        if isinstance(value, dict) and cls.model_config["extra"] == "forbid":
+            for key in value:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "choice",
+                        "no field {key}; allowed: {allowed}",
+                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                    )
+        return value
+
+
+class Spec(Frozen):
+    """One choice of one family. A family is a direct subclass of `Spec`; its choices subclass the family."""
+
+    default_name: ClassVar[str] = ""
+    target: ClassVar[str] = ""
+    location_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something lies on this machine; they change no result and no cell_id."""
+
+    name: str
+
+    @property
+    def import_path(self) -> str:
+        """`module:attribute` of the implementation."""
+        return self.target
+
+    def parameters(self) -> dict[str, Any]:
+        """The keyword arguments of the implementation."""
+        return {key: value for key, value in self if key != "name"}
+
+    @classmethod
+    def choices(cls) -> dict[str, type[Self]]:
+        """The family's choices by name."""
+        return {spec.model_fields["name"].default: spec for spec in cls.__subclasses__()}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _pick(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        """Turn a name, or a mapping with a name, into the choice of this family."""
+        if isinstance(value, Spec):
+            return value
+        is_family = Spec in cls.__bases__ and cls is not Imported
+        if not is_family:
+            return handler(value)
+        fields = {"name": value} if isinstance(value, str) else value
+        if not isinstance(fields, dict):
+            raise PydanticCustomError(
+                "choice", "must be a name or a mapping with a name, not {value}", {"value": value}
+            )
+        name = fields.get("name", cls.default_name)
+        if isinstance(name, str) and ":" in name:
+            return Imported.model_validate(fields)
+        if name not in cls.choices():
+            allowed = ", ".join(sorted(cls.choices()))
+            raise PydanticCustomError(
+                "choice", "{name} is not one of {allowed}", {"name": repr(name), "allowed": allowed}
+            )
+        return cls.choices()[name].model_validate({**fields, "name": name})
+
+
+class Imported(Spec):
+    """A user's own class, named by import path; its parameters are handed to it as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(pattern=r"^[\w.]+:\w+$")
+
+    @property
+    def import_path(self) -> str:
+        """The name itself."""
+        return self.name
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+class DataSpec(Spec):
+    """Where pictures come from and how they are split. The validation split is the end of the training split."""
+
+    default_name = "pictures"
+
+    image_size: int = Field(64, ge=8, le=4096)
+    """Height and width in pixels after decoding."""
+    test_images: PositiveInt | None = None
+    """Use only the first so many test images; null uses all."""
+    train_images: PositiveInt | None = None
+    """Use only the first so many training images, before the validation split; null uses all."""
+    validation_images: PositiveInt | None = None
+    """Size of the validation split; null takes the source's own default."""
+
+    def files(self) -> list[Path]:
+        """The image files of the source in name order, or none where it has no files.
+
+        Raises:
+            ValueError: one line that names the field, where the folder is missing or holds something else.
+        """
+        return []
+
+
+class Pictures(DataSpec):
+    """Patches of the CC0 colour photographs inside scikit-image: chelsea is for testing, the others for training."""
+
+    target = "harness.data:Pictures"
+    name: Literal["pictures"] = "pictures"
+
+
+class Folder(DataSpec):
+    """Any folder of images, resized to a square; the last tenth in name order is the test split."""
+
+    target = "harness.data:Folder"
+    name: Literal["folder"] = "folder"
+    root: Path
+    """The folder; every visible file in it must be an image."""
+
+    def files(self) -> list[Path]:
+        """Every visible file of the folder."""
+        return _image_files(self.root)
+
+
+class CelebA(DataSpec):
+    """CelebA in its standard layout, resized without crop to a square as in the paper (section 5)."""
+
+    target = "harness.data:CelebA"
+    location_fields = frozenset({"root"})
+    name: Literal["celeba"] = "celeba"
+    root: Path
+    """The folder that holds img_align_celeba/."""
+    image_size: int = Field(128, ge=8, le=4096)
+    """Height and width in pixels after the resize."""
+    split_at: PositiveInt = 8000
+    """The first so many images in name order train, the others test."""
+
+    def files(self) -> list[Path]:
+        """Every file of img_align_celeba/."""
+        files = _image_files(self.root / "img_align_celeba")
+        if len(files) <= self.split_at:
+            raise ValueError(
+                f"data.split_at: must be less than the {len(files)} images in {self.root} (got {self.split_at})"
+            )
+        return files
+
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+def _image_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"data.root: no folder {folder}")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    for path in files:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"data.root: {path} is not an image (allowed: {' '.join(IMAGE_SUFFIXES)})")
+    if len(files) < 3:
+        raise ValueError(f"data.root: {folder} holds {len(files)} images; at least 3 are needed to split")
+    return files
+
+
+# ------------------------------------------------------------------------------------------------- physics
+
+
+class PhysicsSpec(Spec):
+    """The forward operator A of d = A x + noise."""
+
+    default_name = "gaussian-blur"
+
+    noise_std: NonNegativeFloat = 0.01
+    """Standard deviation of the white Gaussian noise, in units of the pixel values."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Pixel values of black and white."""
+
+
+class GaussianBlur(PhysicsSpec):
+    """Separable Gaussian blur with an exact proximal operator (paper, section 5)."""
+
+    target = "harness.physics:GaussianBlur"
+    name: Literal["gaussian-blur"] = "gaussian-blur"
+    kernel_size: PositiveInt = 5
+    """Taps of the kernel along one axis; odd."""
+    kernel_std: PositiveFloat = 2.236
+    """Standard deviation of the kernel in pixels."""
+    boundary: Literal["zero", "circular"] = "zero"
+    """What lies beyond the picture's edge."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise PydanticCustomError("odd", "kernel_size must be odd, not {value}", {"value": self.kernel_size})
+        if self.value_range[0] >= self.value_range[1]:
+            raise PydanticCustomError(
+                "range",
+                "value_range must be [low, high] with low < high, not {value}",
+                {"value": list(self.value_range)},
+            )
+        return self
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+class NetworkSpec(Spec):
+    """The residual network N of the denoiser D(x) = x - N(x). No BatchNorm: N lives inside a fixed point."""
+
+    default_name = "dncnn"
+
+
+class DnCNN(NetworkSpec):
+    """Plain convolutions and ReLU (Zhang et al. 2017, without BatchNorm)."""
+
+    target = "harness.networks:DnCNN"
+    name: Literal["dncnn"] = "dncnn"
+    depth: int = Field(17, ge=2, le=64)
+    """Number of 3x3 convolutions."""
+    width: PositiveInt = 64
+    """Features of the hidden layers."""
+
+
+class UNet(NetworkSpec):
+    """A small U-Net: one convolution pair a level, features doubled at each halving."""
+
+    target = "harness.networks:UNet"
+    name: Literal["unet"] = "unet"
+    levels: int = Field(2, ge=1, le=5)
+    """How often the picture is halved; image_size must be divisible by 2**levels."""
+    width: PositiveInt = 32
+    """Features of the first level."""
+
+
+# ---------------------------------------------------------------------------------------------------- maps
+
+
+class MapSpec(Spec):
+    """The map T(x; d) whose fixed point is the reconstruction."""
+
+    damping: float = Field(1.0, gt=0, le=1)
+    """theta in (1 - theta) x + theta T(x); 1 leaves the map as it is."""
+
+
+class DeGrad(MapSpec):
+    """DE-GRAD: T(x) = x - step_size (A^T(Ax - d) + weight N(x)) (paper, eq. 4)."""
+
+    target = "harness.maps:DeGrad"
+    name: Literal["de-grad"] = "de-grad"
+    step_size: PositiveFloat = 1.5
+    """eta; it does not move the fixed point, so it is not trained."""
+    weight: PositiveFloat = 0.25
+    """Initial value of the trained weight lambda of the prior."""
+
+
+class DeProx(MapSpec):
+    """DE-PROX: T(x) = D_weight(x - step_size A^T(Ax - d)) (paper, section 3.3)."""
+
+    target = "harness.maps:DeProx"
+    name: Literal["de-prox"] = "de-prox"
+    step_size: PositiveFloat = 1.9
+    """Initial value of the trained step eta."""
+    weight: PositiveFloat = 0.475
+    """Initial value of the trained weight lambda of the prior."""
+
+
+class DeAdmm(MapSpec):
+    """DE-ADMM on the state (z, u), in the order of Gilton et al. 2021."""
+
+    target = "harness.maps:DeAdmm"
+    name: Literal["de-admm"] = "de-admm"
+    penalty: PositiveFloat = 4.0
+    """Initial value of the trained alpha of the proximal step."""
+    weight: PositiveFloat = 1.0
+    """Initial value of the trained weight lambda of the prior."""
+    dual_step: PositiveFloat = 1.0
+    """beta; it does not move the fixed point, so it is not trained."""
+
+
+class DeHqs(MapSpec):
+    """DE-HQS: T(x) = prox(D(x)), half-quadratic splitting with the exact proximal step."""
+
+    target = "harness.maps:DeHqs"
+    name: Literal["de-hqs"] = "de-hqs"
+    penalty: PositiveFloat = 4.0
+    """Initial value of the trained alpha of the proximal step."""
+
+
+# ------------------------------------------------------------------------------------------------- solvers
+
+
+class SolverSpec(Spec):
+    """A fixed-point solver, for the forward solve and for the adjoint solve alike."""
+
+    default_name = "anderson"
+
+    tol: PositiveFloat | None = 1e-4
+    """Stop a sample at |T(x) - x| <= tol |T(x)|; null runs exactly max_steps evaluations."""
+    max_steps: PositiveInt = 50
+    """Most evaluations of T for one solve."""
+
+
+class Picard(SolverSpec):
+    """Plain iteration x <- T(x)."""
+
+    target = "harness.solvers:Picard"
+    name: Literal["picard"] = "picard"
+
+
+class Anderson(SolverSpec):
+    """Anderson acceleration, type II (Walker & Ni 2011), per sample, ridge relative to the Gram matrix."""
+
+    target = "harness.solvers:Anderson"
+    name: Literal["anderson"] = "anderson"
+    memory: int = Field(5, ge=1, le=50)
+    """Iterates combined in one step."""
+    ridge: NonNegativeFloat = 1e-6
+    """Ridge on the Gram matrix, in units of its mean diagonal."""
+    mixing: float = Field(1.0, gt=0, le=1)
+    """Weight of T(x) against x in the combination."""
+
+
+# ------------------------------------------------------------------------------------------------ backprop
+
+
+class BackpropSpec(Spec):
+    """How the gradient passes the fixed point."""
+
+    default_name = "jfb"
+
+
+class Jfb(BackpropSpec):
+    """Jacobian-free backpropagation: the inverse of I - J is replaced by I (Fung et al. 2022; paper, eq. 6)."""
+
+    target = "harness.backprop:Jfb"
+    name: Literal["jfb"] = "jfb"
+
+
+class Implicit(BackpropSpec):
+    """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
+
+    target = "harness.backprop:Implicit"
+    name: Literal["implicit"] = "implicit"
+    solver: SolverSpec = Anderson(tol=1e-3, max_steps=25)
+    """Solver of the adjoint equation; its tolerance is relative."""
+
+
+class Unrolled(BackpropSpec):
+    """Plain automatic differentiation through every step of x <- T(x) (deep unrolling; paper, section 3.1)."""
+
+    target = "harness.backprop:Unrolled"
+    name: Literal["unrolled"] = "unrolled"
+    steps: PositiveInt = 10
+    """Steps K; the cell's solver is not used."""
+
+
+# --------------------------------------------------------------------------------- optimisers and schedules
+
+
+class OptimizerSpec(Spec):
+    """A torch.optim optimiser."""
+
+    default_name = "adam"
+
+    lr: PositiveFloat = 1e-3
+    """Learning rate before the schedule."""
+
+
+class Adam(OptimizerSpec):
+    """Adam (Kingma & Ba 2015)."""
+
+    target = "torch.optim:Adam"
+    name: Literal["adam"] = "adam"
+
+
+class SGD(OptimizerSpec):
+    """Stochastic gradient descent with momentum."""
+
+    target = "torch.optim:SGD"
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum factor."""
+
+
+class ScheduleSpec(Spec):
+    """Learning rate against step (paper, section 8)."""
+
+    default_name = "cosine"
+
+
+class Fixed(ScheduleSpec):
+    """A constant learning rate."""
+
+    target = "harness.schedules:fixed"
+    name: Literal["fixed"] = "fixed"
+
+
+class Step(ScheduleSpec):
+    """Multiplied by `factor` at `drops` equally spaced steps of the training."""
+
+    target = "harness.schedules:step"
+    name: Literal["step"] = "step"
+    factor: float = Field(0.3, gt=0, lt=1)
+    """Factor of each drop."""
+    drops: PositiveInt = 3
+    """Number of drops."""
+
+
+class Cosine(ScheduleSpec):
+    """Cosine annealing to zero over the whole training."""
+
+    target = "harness.schedules:cosine"
+    name: Literal["cosine"] = "cosine"
+
+
+# ----------------------------------------------------------------------------------------------- baselines
+
+
+class BaselineSpec(Spec):
+    """A reconstruction without training; its free parameter is tuned on the validation split."""
+
+
+class Degraded(BaselineSpec):
+    """The measurement itself."""
+
+    target = "harness.baselines:Degraded"
+    name: Literal["degraded"] = "degraded"
+
+
+class DirectInverse(BaselineSpec):
+    """The inverse of A applied to the measurement (paper, section 5)."""
+
+    target = "harness.baselines:DirectInverse"
+    name: Literal["direct-inverse"] = "direct-inverse"
+
+
+class GradientDescent(BaselineSpec):
+    """Gradient descent on the data fidelity with early stopping (paper, section 5)."""
+
+    target = "harness.baselines:GradientDescent"
+    name: Literal["gradient-descent"] = "gradient-descent"
+
+
+class Tikhonov(BaselineSpec):
+    """Least squares with a quadratic penalty, solved exactly (paper, eq. 2)."""
+
+    target = "harness.baselines:Tikhonov"
+    name: Literal["tikhonov"] = "tikhonov"
+
+
+class TotalVariation(BaselineSpec):
+    """Least squares with joint-colour total variation, by the primal-dual method of Chambolle & Pock 2011."""
+
+    target = "harness.baselines:TotalVariation"
+    name: Literal["total-variation"] = "total-variation"
+    iterations: PositiveInt = 200
+    """Primal-dual iterations."""

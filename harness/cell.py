@@ -1,0 +1,72 @@
+"""Runs one cell on one rank: owns the cell directory, joins the other ranks, and writes down how it ended."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from harness import environment
+from harness.config import BaselineCell, Cell, PretrainCell
+from harness.data import Loader, load
+from harness.distributed import Place, device_of, process_group
+from harness.folder import CellFolder, CellStatus, State
+from harness.run_baseline import run_baseline
+from harness.run_training import run_training
+from harness.session import Session
+from harness.tasks import DTYPES
+
+
+def run_cell(path: Path, place: Place, stop: Callable[[], bool] = lambda: False) -> State:
+    """Run the cell in directory `path` to its end, or until `stop` asks for a checkpoint and an early leave.
+
+    `stop` may turn true on any rank at any time; the ranks agree on it after each step.
+
+    Raises:
+        CellBusy: another process runs this cell.
+        ValueError: the number of ranks is not the cell's world_size.
+    """
+    folder = CellFolder(path)
+    cell = folder.cell()
+    if folder.status().state == "finished":
+        return "finished"
+    if place.world_size != cell.world_size:
+        raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {place.world_size})")
+    device = device_of(place)
+    owner = folder.locked() if place.rank == 0 else nullcontext()
+    with owner, process_group(place, device, path / "rendezvous"), _failures_recorded(folder, place):
+        return _run(folder, cell, place, device, stop)
+
+
+def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], bool]) -> State:
+    begin = time.time()
+    attempt = folder.new_attempt() if place.rank == 0 else -1
+    with folder.open_record(attempt) if place.rank == 0 else nullcontext() as record:
+        status = CellStatus(state="running", attempt=attempt, started=begin, message="starting")
+        surroundings = {**environment.describe(), "device": str(device), "threads": torch.get_num_threads()}
+        value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
+        dataset = load(cell.data, folder.path.parent.parent / "data")
+        loader = Loader(dataset, value_range, device, DTYPES[cell.precision])
+        session = Session(folder, place, device, loader, stop, status, record, surroundings)
+        session.report()
+        state = run_baseline(session, cell) if isinstance(cell, BaselineCell) else run_training(session, cell)
+        if state == "finished":
+            session.end(time.time() - begin)
+        session.report(state=state, message="")
+    return state
+
+
+@contextmanager
+def _failures_recorded(folder: CellFolder, place: Place) -> Iterator[None]:
+    """Write the first failure of any rank into the status; what the others then see is only its echo."""
+    try:
+        yield
+    except BaseException as error:
+        status = folder.status()
+        if status.state != "failed":
+            message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+            changes = {"state": "failed", "message": f"rank {place.rank}: {message}", "updated": time.time()}
+            folder.write_status(status.model_copy(update=changes))
+        raise

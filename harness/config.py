@@ -1,0 +1,226 @@
+"""What one cell of a grid computes: validated, frozen, torch-free, and named by a hash of what changes its result."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from harness.catalog import (
+    Adam,
+    Anderson,
+    BackpropSpec,
+    BaselineSpec,
+    Cosine,
+    DataSpec,
+    DnCNN,
+    Frozen,
+    GaussianBlur,
+    Jfb,
+    MapSpec,
+    NetworkSpec,
+    OptimizerSpec,
+    PhysicsSpec,
+    Pictures,
+    ScheduleSpec,
+    SolverSpec,
+)
+
+
+class Operations(Frozen):
+    """How a cell is run. Nothing here changes a result, so nothing here is part of the cell_id."""
+
+    checkpoint_every: PositiveInt = 50
+    """Training steps between two checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints kept on disk besides the newest."""
+    reconstructions: NonNegativeInt = 4
+    """Test pictures whose reconstruction is stored."""
+
+
+class Pretraining(Frozen):
+    """How the denoiser that starts every map is trained: Gaussian noise, mean squared error."""
+
+    steps: PositiveInt = 300
+    """Training steps."""
+    noise_std: PositiveFloat = 0.02
+    """Standard deviation of the noise to remove, on pixels in [0, 1]."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of Adam, cosine-annealed to zero."""
+
+
+class BaseCell(Frozen):
+    """What every kind of cell has."""
+
+    kind: str
+    seed: NonNegativeInt = 0
+    """Seed of the initial weights, the sample order and the training noise."""
+    world_size: PositiveInt = 1
+    """Number of ranks (processes) that share the global batch."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Floating-point type of weights, states and measurements."""
+    data: DataSpec = Pictures()
+    """Where pictures come from."""
+    operations: Operations = Operations()
+    """How the cell is run; changes no result."""
+
+    @property
+    def label(self) -> str:
+        """The readable part of the cell_id."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> "PretrainCell | None":
+        """The cell that must be finished before this one starts."""
+        return None
+
+    @property
+    def cell_id(self) -> str:
+        """Readable label and a hash of every field that changes a result."""
+        identity = self.model_dump(
+            mode="json",
+            serialize_as_any=True,
+            exclude={"operations": True, "data": set(self.data.location_fields)},
+        )
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.label}-{digest[:8]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole cell, as `parse_cell` reads it."""
+        return self.model_dump(mode="json", serialize_as_any=True)
+
+
+class BatchedCell(BaseCell):
+    """A cell that trains on batches."""
+
+    global_batch_size: PositiveInt = 8
+    """Samples in one step over all ranks."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.global_batch_size % self.world_size:
+            raise PydanticCustomError(
+                "divisible",
+                "global_batch_size {batch} is not divisible by world_size {world}",
+                {"batch": self.global_batch_size, "world": self.world_size},
+            )
+        return self
+
+
+class PretrainCell(BatchedCell):
+    """Trains the denoiser D(x) = x - N(x) that every map of a grid starts from."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    network: NetworkSpec = DnCNN()
+    """The residual network N."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """Pixel values of black and white."""
+    pretraining: Pretraining = Pretraining()
+    """How it is trained."""
+
+    @property
+    def label(self) -> str:
+        """Network and seed."""
+        return f"pretrain_{_slug(self.network.name)}_s{self.seed}"
+
+
+class TrainCell(BatchedCell):
+    """Trains one model by one backprop method under one schedule."""
+
+    kind: Literal["train"] = "train"
+    model: MapSpec
+    """The map T(x; d)."""
+    backprop: BackpropSpec = Jfb()
+    """How the gradient passes the fixed point."""
+    schedule: ScheduleSpec = Cosine()
+    """Learning rate against step."""
+    physics: PhysicsSpec = GaussianBlur()
+    """The forward operator."""
+    network: NetworkSpec = DnCNN()
+    """The residual network N."""
+    solver: SolverSpec = Anderson()
+    """Solver of the forward fixed point."""
+    optimizer: OptimizerSpec = Adam()
+    """Optimiser and learning rate."""
+    steps: PositiveInt = 100
+    """Training steps."""
+    gradient_clip: PositiveFloat | None = 1.0
+    """Largest norm of the whole gradient; null does not clip."""
+    evaluate_every: PositiveInt = 50
+    """Training steps between two evaluations on the validation split."""
+    pretraining: Pretraining = Pretraining()
+    """How the denoiser was trained before."""
+
+    @property
+    def label(self) -> str:
+        """Model, backprop method, schedule and seed."""
+        return "_".join([_slug(self.model.name), _slug(self.backprop.name), _slug(self.schedule.name), f"s{self.seed}"])
+
+    @property
+    def needs(self) -> PretrainCell:
+        """The denoiser: one for each network, data, value range, noise level and seed."""
+        return PretrainCell(
+            seed=self.seed,
+            world_size=self.world_size,
+            precision=self.precision,
+            data=self.data,
+            operations=self.operations,
+            global_batch_size=self.global_batch_size,
+            network=self.network,
+            value_range=self.physics.value_range,
+            pretraining=self.pretraining,
+        )
+
+
+class BaselineCell(BaseCell):
+    """Scores a method without training, its free parameter tuned on the validation split."""
+
+    kind: Literal["baseline"] = "baseline"
+    baseline: BaselineSpec
+    """The method."""
+    physics: PhysicsSpec = GaussianBlur()
+    """The forward operator."""
+
+    @property
+    def label(self) -> str:
+        """The method."""
+        return _slug(self.baseline.name)
+
+
+Cell = PretrainCell | TrainCell | BaselineCell
+_ADAPTER: TypeAdapter[Cell] = TypeAdapter(Annotated[Cell, Field(discriminator="kind")])
+_KINDS = ("pretrain", "train", "baseline")
+
+
+def parse_cell(fields: dict[str, Any]) -> Cell:
+    """Validate one cell.
+
+    Raises:
+        ConfigError: one line naming the field, the bad value and what is allowed.
+    """
+    try:
+        return _ADAPTER.validate_python({"kind": "train", **fields})
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+
+
+class ConfigError(ValueError):
+    """A user's mistake: its text is one line that names the field, the bad value and what is allowed."""
+
+
+def explain(error: ValidationError) -> str:
+    """The first error of a validation as one line: field, what is wrong, the value."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part not in _KINDS]
+    field = ".".join(path)
+    if first["type"] == "missing":
+        return f"{field}: a value is required"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    shown = "" if first["type"] == "choice" else f" (got {first['input']!r})"
+    return f"{field}: {message}{shown}" if field else message
+
+
+def _slug(name: str) -> str:
+    """A name that can stand in a file name."""
+    return name.replace(":", ".").rpartition(".")[2] if ":" in name else name

@@ -1,0 +1,248 @@
+"""Pictures on disk to batches on the device.
+
+A source is decoded once into a memory-mapped uint8 array that all ranks and cells share. What a training step sees
+is a pure function of (seed, step): the sample order depends on (seed, epoch), a sample's noise on (seed, epoch,
+index), and neither on the number of ranks. A held-out picture's noise depends on the picture only, the same for
+every cell, so methods are compared in pairs.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+from torch import Tensor
+
+from harness.build import resolve
+from harness.catalog import CelebA as CelebASpec
+from harness.catalog import DataSpec
+from harness.catalog import Folder as FolderSpec
+
+Pixels = npt.NDArray[np.uint8]
+
+HELD_OUT_EPOCH = 2**32 - 1
+"""Stands for the epoch in the noise of held-out pictures."""
+
+
+class Source(Protocol):
+    """Where pictures come from, before they are decoded."""
+
+    key: str
+    """Identifies the decoded array: same key, same pixels."""
+    train_count: int
+    """The first so many pictures are for training, validation included; the others for testing."""
+    count: int
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every picture, (size, size, 3) uint8, training ones first."""
+
+
+class Pictures:
+    """Non-overlapping patches of the CC0 colour photographs inside scikit-image, split by photograph.
+
+    The training photographs take turns, so that the validation split at the end has patches of each.
+    """
+
+    TRAIN = ("astronaut", "coffee", "rocket")
+    TEST = ("chelsea",)
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.size = spec.image_size
+        train = _take_turns([self._patches(name) for name in self.TRAIN])
+        test = _take_turns([self._patches(name) for name in self.TEST])
+        self.patches = train + test
+        self.train_count = len(train)
+        self.count = len(self.patches)
+        self.key = f"pictures-{self.size}"
+        if not test or len(train) < 3:
+            raise ValueError(f"data.image_size: the photographs hold too few patches of {self.size} pixels")
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every patch."""
+        yield from self.patches
+
+    def _patches(self, name: str) -> list[Pixels]:
+        from skimage import data
+
+        photograph: Pixels = getattr(data, name)()
+        rows, columns = (length // self.size for length in photograph.shape[:2])
+        return [
+            photograph[r * self.size : (r + 1) * self.size, c * self.size : (c + 1) * self.size]
+            for r in range(rows)
+            for c in range(columns)
+        ]
+
+
+class ImageFiles:
+    """Image files in name order, each resized without crop to a square (bilinear, antialiased)."""
+
+    def __init__(self, spec: DataSpec, files: list[Path], train_count: int) -> None:
+        self.files = files
+        self.size = spec.image_size
+        self.train_count = train_count
+        self.count = len(files)
+        listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
+        self.key = f"{spec.name}-{self.size}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every image.
+
+        Raises:
+            ValueError: a file is not an image.
+        """
+        for path in self.files:
+            try:
+                with Image.open(path) as image:
+                    resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
+            except (UnidentifiedImageError, OSError) as error:
+                raise ValueError(f"data.root: {path} cannot be read as an image ({error})") from None
+            yield np.asarray(resized)
+
+
+class Folder(ImageFiles):
+    """Any folder of images; the last tenth in name order is the test split."""
+
+    def __init__(self, spec: FolderSpec) -> None:
+        files = spec.files()
+        super().__init__(spec, files, len(files) - max(1, len(files) // 10))
+
+
+class CelebA(ImageFiles):
+    """CelebA, aligned and cropped (Liu et al. 2015), split as in the paper."""
+
+    def __init__(self, spec: CelebASpec) -> None:
+        super().__init__(spec, spec.files(), spec.split_at)
+
+
+def open_source(spec: DataSpec) -> Source:
+    """The source that a spec names."""
+    return resolve(spec.import_path)(spec)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded pictures and their splits; a picture is named by its index everywhere."""
+
+    pixels: Pixels
+    """(count, size, size, 3), memory-mapped."""
+    train: range
+    validation: range
+    test: range
+
+
+def load(spec: DataSpec, cache: Path) -> Dataset:
+    """Open the decoded pictures, decoding them first if nobody has.
+
+    Raises:
+        ValueError: one line that names the field, where the source is missing, broken or too small for the splits.
+    """
+    source = open_source(spec)
+    held = spec.validation_images or min(500, max(1, source.train_count // 8))
+    available = source.train_count - held
+    if available < 1:
+        raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {held})")
+    train = range(min(spec.train_images or available, available))
+    tested = min(spec.test_images or source.count, source.count - source.train_count)
+    return Dataset(
+        pixels=_decoded(source, cache),
+        train=train,
+        validation=range(available, source.train_count),
+        test=range(source.train_count, source.train_count + tested),
+    )
+
+
+def _decoded(source: Source, cache: Path) -> Pixels:
+    """The memory map; built by whoever holds the lock first, and complete once it has its name."""
+    path = cache / f"{source.key}.npy"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with open(cache / f"{source.key}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                _decode_to(path, source)
+    return np.load(path, mmap_mode="r")
+
+
+def _decode_to(path: Path, source: Source) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        array: Pixels | None = None
+        for index, pixels in enumerate(track(source.decode(), f"decoding {path.stem}", total=source.count)):
+            if array is None:
+                array = np.lib.format.open_memmap(
+                    partial, mode="w+", dtype=np.uint8, shape=(source.count, *pixels.shape)
+                )
+            array[index] = pixels
+        assert array is not None
+        array.flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean pictures and the standard normal noise that belongs to them, on the device."""
+
+    indices: list[int]
+    images: Tensor
+    """(batch, 3, size, size), in the pixel range."""
+    noise: Tensor
+    """(batch, 3, size, size), standard normal."""
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Makes batches of one dataset on one device."""
+
+    dataset: Dataset
+    value_range: tuple[float, float]
+    device: torch.device
+    dtype: torch.dtype
+
+    def train_batch(self, step: int, seed: int, batch_size: int, rank: int, world_size: int) -> Batch:
+        """This rank's share of the global batch of a step. Every epoch visits each training picture at most once."""
+        per_epoch = len(self.dataset.train) // batch_size
+        epoch, position = divmod(step, per_epoch)
+        share = batch_size // world_size
+        first = position * batch_size + rank * share
+        order = _sample_order(seed, epoch, len(self.dataset.train))
+        return self.batch([int(i) for i in order[first : first + share]], seed, epoch)
+
+    def held_out_batch(self, indices: list[int]) -> Batch:
+        """Validation or test pictures with the noise that belongs to each."""
+        return self.batch(indices, seed=0, epoch=HELD_OUT_EPOCH)
+
+    def batch(self, indices: list[int], seed: int, epoch: int) -> Batch:
+        """The pictures of the given indices with the noise of (seed, epoch, index)."""
+        low, high = self.value_range
+        pixels = torch.from_numpy(self.dataset.pixels[indices]).to(self.device)
+        images = pixels.permute(0, 3, 1, 2).to(self.dtype).contiguous() * ((high - low) / 255) + low
+        noise = [self._noise(images[0].shape, seed, epoch, index) for index in indices]
+        return Batch(indices, images, torch.stack(noise).to(self.dtype))
+
+    def _noise(self, shape: torch.Size, seed: int, epoch: int, index: int) -> Tensor:
+        """Drawn in float32 whatever the dtype, so that both precisions see the same noise."""
+        state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator(self.device).manual_seed(int(state) >> 1)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
+
+
+@lru_cache(maxsize=2)
+def _sample_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _take_turns(lists: list[list[Pixels]]) -> list[Pixels]:
+    """One from each list in turn until all are empty."""
+    longest = max(map(len, lists))
+    return [items[k] for k in range(longest) for items in lists if k < len(items)]

@@ -1,0 +1,105 @@
+"""Process group and what ranks tell each other. Nothing here is called inside a solve: iterations differ by rank."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from harness.folder import write_atomically
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among the ranks of its cell."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    launch: str = ""
+    """Names this launch, the same on all ranks; empty under torchrun, which brings its own rendezvous."""
+
+    @staticmethod
+    def from_environment() -> "Place":
+        """The place that torchrun sets, or a single process."""
+        get = os.environ.get
+        return Place(
+            rank=int(get("RANK", 0)),
+            world_size=int(get("WORLD_SIZE", 1)),
+            local_rank=int(get("LOCAL_RANK", 0)),
+            local_world_size=int(get("LOCAL_WORLD_SIZE", 1)),
+        )
+
+
+@contextmanager
+def process_group(place: Place, device: torch.device, rendezvous: Path) -> Iterator[None]:
+    """Join the ranks of this launch and leave them at the end."""
+    backend = dist.get_default_backend_for_device(device)
+    dist.init_process_group(
+        backend, store=_store(place, rendezvous), rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def device_of(place: Place) -> torch.device:
+    """This rank's accelerator where the machine has one, else the CPU with this rank's share of the threads."""
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(place.local_rank % torch.accelerator.device_count())
+        accelerator = torch.accelerator.current_accelerator()
+        assert accelerator is not None
+        return torch.device(accelerator.type, torch.accelerator.current_device_index())
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.local_world_size))
+    return torch.device("cpu")
+
+
+def gather(values: list[float], device: torch.device) -> list[list[float]]:
+    """Every rank's values, on every rank, in rank order."""
+    mine = torch.tensor(values, dtype=torch.float64, device=device)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyone, mine)
+    return [row.tolist() for row in everyone]
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value, on every rank, in rank order; for what is rare and has no fixed size."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone
+
+
+def _store(place: Place, rendezvous: Path) -> dist.Store:
+    """The store at which the ranks meet.
+
+    Rank 0 takes any free port and publishes it in a file, which leaves no port to collide on and nothing to retry.
+    """
+    if place.world_size == 1:
+        return dist.HashStore()
+    if not place.launch:
+        store, _, _ = next(dist.rendezvous("env://"))
+        return store
+    endpoint = rendezvous / f"{place.launch}.json"
+    if place.rank == 0:
+        host = os.environ.get("MASTER_ADDR", "127.0.0.1")
+        store = dist.TCPStore(host, 0, place.world_size, is_master=True, wait_for_workers=False)
+        write_atomically(endpoint, json.dumps([host, store.port]))
+        return store
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while not endpoint.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank 0 did not publish {endpoint}")
+        time.sleep(0.05)
+    host, port = json.loads(endpoint.read_text())
+    return dist.TCPStore(host, port, place.world_size, is_master=False)

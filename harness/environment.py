@@ -1,0 +1,47 @@
+"""Where and with what code a record was made (torch-free at import)."""
+
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "scikit-image", "submitit", "mlflow")
+
+
+def describe() -> dict[str, Any]:
+    """Git commit and dirty flag, package versions, host, and what the scheduler says about this job."""
+    slurm = {key.lower(): os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
+    return {
+        **git_state(),
+        **slurm,
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        **{f"version_{name}": _version(name) for name in PACKAGES},
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of this checkout and whether files differ from it; empty outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"git_commit": "", "git_dirty": False}
+    return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,152 @@
+"""The cell directory: its layout, its status and its lock (torch-free). It is the truth about a cell.
+
+cell.json             what it computes
+status.json           how far it is
+lock                  held by the process that runs it; the kernel lets go when that process dies
+attempts/N/record.jsonl
+checkpoints/          of the training, newest last
+reconstructions/      a few test pictures, PNG
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.config import Cell, parse_cell
+from harness.record import AnyEvent, merge, parse_lines
+
+State = Literal["planned", "running", "interrupted", "failed", "finished"]
+
+
+class CellStatus(BaseModel):
+    """How far a cell is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: State = "planned"
+    step: int = 0
+    steps: int = 0
+    attempt: int = -1
+    """Number of the newest attempt."""
+    started: float = 0.0
+    """When the newest attempt started, seconds since the epoch."""
+    updated: float = 0.0
+    first_step: int = 0
+    """The step at which the newest attempt started."""
+    message: str = ""
+    """The last error, one line."""
+
+    def seconds_left(self) -> float | None:
+        """Expected time to the end of the training at the newest attempt's pace."""
+        done = self.step - self.first_step
+        if self.state != "running" or done <= 0:
+            return None
+        return (self.updated - self.started) / done * (self.steps - self.step)
+
+
+class CellBusy(RuntimeError):
+    """Another process runs this cell."""
+
+
+class CellFolder:
+    """Reads and writes one cell directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def cell_id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def reconstructions(self) -> Path:
+        """Where reconstructed test pictures lie."""
+        return self.path / "reconstructions"
+
+    def plan(self, cell: Cell) -> None:
+        """Write cell.json where it is not there yet."""
+        if not (self.path / "cell.json").exists():
+            write_atomically(self.path / "cell.json", json.dumps(cell.to_json(), indent=1))
+
+    def cell(self) -> Cell:
+        """What the cell computes."""
+        return parse_cell(json.loads((self.path / "cell.json").read_text()))
+
+    def status(self) -> CellStatus:
+        """How far it is. A cell that says it runs, but whose lock is free, was interrupted."""
+        try:
+            status = CellStatus.model_validate_json((self.path / "status.json").read_text())
+        except FileNotFoundError:
+            return CellStatus()
+        if status.state == "running" and not self._is_locked():
+            return status.model_copy(update={"state": "interrupted"})
+        return status
+
+    def write_status(self, status: CellStatus) -> None:
+        """Replace the status."""
+        write_atomically(self.path / "status.json", status.model_dump_json())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the cell, so that a job that the scheduler runs twice trains once.
+
+        Raises:
+            CellBusy: another process owns it.
+        """
+        with open(self.path / "lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CellBusy(f"{self.cell_id} is being run by another process") from None
+            yield
+
+    def new_attempt(self) -> int:
+        """Make the directory of the next attempt; its number."""
+        number = len(self._attempts())
+        (self.path / "attempts" / str(number)).mkdir(parents=True)
+        return number
+
+    def open_record(self, attempt: int) -> IO[str]:
+        """The record file of an attempt, for appending."""
+        return open(self.path / "attempts" / str(attempt) / "record.jsonl", "a", encoding="utf-8")
+
+    def events(self) -> list[AnyEvent]:
+        """The merged record of all attempts."""
+        return merge([self._read_attempt(path) for path in self._attempts()])
+
+    def _attempts(self) -> list[Path]:
+        return sorted((self.path / "attempts").glob("[0-9]*"), key=lambda path: int(path.name))
+
+    def _read_attempt(self, path: Path) -> list[AnyEvent]:
+        try:
+            with open(path / "record.jsonl", encoding="utf-8") as lines:
+                return parse_lines(lines)
+        except FileNotFoundError:
+            return []
+
+    def _is_locked(self) -> bool:
+        try:
+            with self.locked():
+                return False
+        except CellBusy:
+            return True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a temporary file beside `path` and rename it: readers see the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,39 @@
+"""The model: a measurement goes in, the fixed point's picture comes out, differentiable by the chosen method."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from harness.backprop import Backprop, Timed, untimed
+from harness.maps import Map
+from harness.solvers import Solution, Solver
+
+
+@dataclass
+class Output:
+    """What one forward pass returns."""
+
+    image: Tensor
+    """(batch, 3, height, width), attached to the graph."""
+    state: Tensor
+    """The map's state at the end, detached: where a later solve of the same sample can start."""
+    forward: Solution
+    adjoint: list[Solution]
+    """Filled during `loss.backward()` by methods that solve an adjoint equation."""
+
+
+class Equilibrium(nn.Module):
+    """measurement -> output(T(s*)) with s* = T(s*; measurement); knows neither which map nor which method it has."""
+
+    def __init__(self, map: Map, solver: Solver, backprop: Backprop, timed: Timed = untimed) -> None:
+        super().__init__()
+        self.map = map
+        self.solver = solver
+        self.backprop = backprop
+        self.timed = timed
+
+    def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
+        """Reconstruct measurements d, (batch, 3, height, width), from a given start or from the map's initial state."""
+        start = self.map.initial(d).detach() if start is None else start
+        found = self.backprop(lambda state: self.map(state, d), start, self.solver, self.timed)
+        return Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)

@@ -1,0 +1,58 @@
+"""Residual networks N: what a denoiser D(x) = x - N(x) removes from a picture.
+
+No BatchNorm and no dropout: N is evaluated many times inside one fixed-point solve and must be the same function
+each time. Weights are channels_last, the faster memory format for these convolutions; pictures come and leave in
+the default format.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DnCNN(nn.Sequential):
+    """`depth` 3x3 convolutions with ReLU between them (Zhang et al. 2017, without BatchNorm)."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        layers: list[nn.Module] = [_conv(3, width), nn.ReLU()]
+        for _ in range(depth - 2):
+            layers += [_conv(width, width), nn.ReLU()]
+        super().__init__(*layers, _conv(width, 3))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 3, height, width) to the same shape."""
+        return super().forward(x.contiguous(memory_format=torch.channels_last)).contiguous()
+
+
+class UNet(nn.Module):
+    """A U-Net with one convolution pair a level, average pooling down and nearest-neighbour upsampling."""
+
+    def __init__(self, levels: int, width: int) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(levels + 1)]
+        self.head = _conv(3, width)
+        self.down = nn.ModuleList(_conv_pair(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.up = nn.ModuleList(_conv_pair(a + b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.tail = _conv(width, 3)
+        self.levels = levels
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 3, height, width) to the same shape; both sizes divisible by 2**levels."""
+        h = self.head(x.contiguous(memory_format=torch.channels_last))
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            h = block(h if level == 0 else F.avg_pool2d(h, 2))
+            skips.append(h)
+        for level in reversed(range(self.levels)):
+            h = self.up[level](torch.cat([skips[level], F.interpolate(h, scale_factor=2.0)], dim=1))
+        return self.tail(h).contiguous()
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+
+
+def _conv_pair(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_conv(inputs, outputs), nn.ReLU(), _conv(outputs, outputs), nn.ReLU())

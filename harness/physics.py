@@ -1,0 +1,106 @@
+"""Forward operators A of d = A x + noise: A, its adjoint, its inverse and its proximal operator, all exact.
+
+A physics object offers `A(x)`, `A_adjoint(d)`, `prox_l2(z, d, penalty)` and `norm`, the call shapes of deepinv, so
+that its physics objects can stand in for ours. Pictures are (batch, 3, height, width).
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Physics(Protocol):
+    """What maps and baselines need of a forward operator."""
+
+    noise_std: float
+    value_range: tuple[float, float]
+    norm: float
+    """Largest singular value of A."""
+
+    def A(self, x: Tensor) -> Tensor:
+        """The measurement without noise."""
+
+    def A_adjoint(self, d: Tensor) -> Tensor:
+        """The transpose of A."""
+
+    def prox_l2(self, z: Tensor, d: Tensor, penalty: Tensor | float) -> Tensor:
+        """The argmin over x of penalty/2 |Ax - d|^2 + 1/2 |x - z|^2."""
+
+    def inverse(self, d: Tensor) -> Tensor:
+        """A^-1 d."""
+
+
+class GaussianBlur(nn.Module):
+    """Blur with g_ij ~ exp(-(i^2 + j^2) / (2 std^2)), sum 1, each channel alone.
+
+    The kernel is separable, so on an n x n picture A x = M x M with M symmetric, n x n: banded for zero padding,
+    circulant for a circular boundary. With M = Q diag(l) Q^T every solve with A is two changes of basis and a
+    division, exact for both boundaries, and nothing of size n^2 x n^2 is ever formed.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        kernel_size: int,
+        kernel_std: float,
+        noise_std: float,
+        value_range: tuple[float, float],
+        boundary: str,
+    ) -> None:
+        super().__init__()
+        self.noise_std = noise_std
+        self.value_range = value_range
+        matrix = _blur_matrix(image_size, kernel_size, kernel_std, circular=boundary == "circular")
+        eigenvalues, basis = torch.linalg.eigh(matrix)
+        self.norm = float(eigenvalues.abs().max()) ** 2
+        self.M = nn.Buffer(matrix, persistent=False)
+        self.Q = nn.Buffer(basis, persistent=False)
+        self.spectrum = nn.Buffer(torch.outer(eigenvalues, eigenvalues), persistent=False)
+        """Eigenvalues of A on the basis Q (x) Q."""
+
+    def A(self, x: Tensor) -> Tensor:
+        """M x M for every channel."""
+        return self.M @ x @ self.M
+
+    def A_adjoint(self, d: Tensor) -> Tensor:
+        """A is symmetric: its adjoint is itself."""
+        return self.A(d)
+
+    def prox_l2(self, z: Tensor, d: Tensor, penalty: Tensor | float) -> Tensor:
+        """(I + penalty A^T A)^-1 (z + penalty A^T d), exactly; differentiable in every argument."""
+        z_hat, d_hat = self._to_spectrum(z), self._to_spectrum(d)
+        return self._from_spectrum((z_hat + penalty * self.spectrum * d_hat) / (1 + penalty * self.spectrum**2))
+
+    def inverse(self, d: Tensor) -> Tensor:
+        """A^-1 d. A is badly conditioned (NUMERICS: A^T A reaches down to 2e-10), so noise explodes."""
+        return self._from_spectrum(self._to_spectrum(d) / self.spectrum)
+
+    def _to_spectrum(self, x: Tensor) -> Tensor:
+        return self.Q.mT @ x @ self.Q
+
+    def _from_spectrum(self, x_hat: Tensor) -> Tensor:
+        return self.Q @ x_hat @ self.Q.mT
+
+
+def _blur_matrix(size: int, kernel_size: int, std: float, *, circular: bool) -> Tensor:
+    """The one-dimensional blur as a symmetric (size, size) matrix in float64."""
+    radius = kernel_size // 2
+    if radius >= size:
+        raise ValueError(f"physics.kernel_size: {kernel_size} does not fit a picture of {size} pixels")
+    taps = [math.exp(-(i**2) / (2 * std**2)) for i in range(-radius, radius + 1)]
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    for offset, tap in zip(range(-radius, radius + 1), taps, strict=True):
+        for row in range(size):
+            column = row + offset
+            if circular:
+                matrix[row, column % size] += tap / sum(taps)
+            elif 0 <= column < size:
+                matrix[row, column] += tap / sum(taps)
+    return matrix
+
+
+def measure(physics: Physics, images: Tensor, noise: Tensor) -> Tensor:
+    """d = A x + eps (paper, eq. 1), with standard normal `noise` scaled to the physics' own level."""
+    return physics.A(images) + physics.noise_std * noise

@@ -1,0 +1,159 @@
+"""The cost of one gradient, measured on a fixed batch outside the training loop.
+
+Time: warmed up, synchronised, repeated. Memory: on an accelerator from its allocator, on the CPU by an equal
+definition, the storages that tensors created during the gradient keep alive. Bytes saved for the backward pass:
+the distinct storages that autograd holds after the forward pass, parameters and buffers excluded.
+"""
+
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+Loss = Callable[[], Tensor]
+"""Runs the forward pass on the fixed batch."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One rank's cost of one gradient."""
+
+    peak_allocated_bytes: int
+    saved_bytes: int
+    flops: int
+    seconds: float
+    seconds_spread: float
+    exposed_communication: float
+    gradient_bytes: int
+
+
+def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 4) -> Cost:
+    """Measure one gradient of `loss` on this rank; all ranks call it together."""
+    allocated, saved, flops = _memory(model, loss, device)
+    synchronised, alone = [], []
+    for _ in range(repeats):
+        alone.append(_timed_gradient(model, loss, device, model.no_sync()))
+        synchronised.append(_timed_gradient(model, loss, device, nullcontext()))
+    totals = [forward + backward for forward, backward in synchronised]
+    quartiles = statistics.quantiles(totals, n=4)
+    exposed = statistics.median(b for _, b in synchronised) - statistics.median(b for _, b in alone)
+    return Cost(
+        peak_allocated_bytes=allocated,
+        saved_bytes=saved,
+        flops=flops,
+        seconds=statistics.median(totals),
+        seconds_spread=quartiles[2] - quartiles[0],
+        exposed_communication=exposed,
+        gradient_bytes=sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
+    )
+
+
+def _timed_gradient(
+    model: nn.Module, loss: Loss, device: torch.device, mode: AbstractContextManager[Any]
+) -> tuple[float, float]:
+    """Seconds of the forward and of the backward pass."""
+    model.zero_grad()
+    _synchronize(device)
+    begin = time.perf_counter()
+    with mode:
+        value = loss()
+        _synchronize(device)
+        middle = time.perf_counter()
+        value.backward()
+    _synchronize(device)
+    return middle - begin, time.perf_counter() - middle
+
+
+def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, int, int]:
+    """Peak bytes, saved bytes and FLOPs of one gradient."""
+    model.zero_grad()
+    excluded = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in excluded:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    flops = FlopCounterMode(display=False)
+    with PeakMemory(device) as peak, flops:
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            value = loss()
+        held = sum(saved.values())
+        value.backward()
+        del value
+    model.zero_grad()
+    return peak.bytes, held, int(flops.get_total_flops())
+
+
+class PeakMemory:
+    """Peak bytes allocated inside the context over what was allocated at its start."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self._storages = _LiveStorages()
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cpu":
+            self._storages.__enter__()
+        else:
+            _synchronize(self.device)
+            torch.accelerator.reset_peak_memory_stats(self.device)
+            self._start = torch.accelerator.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.device.type == "cpu":
+            self._storages.__exit__(*error)
+            self.bytes = self._storages.peak
+        else:
+            self.bytes = torch.accelerator.max_memory_allocated(self.device) - self._start
+
+
+class _LiveStorages(TorchDispatchMode):
+    """Sums the bytes of storages that operations create, until each is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        arguments = {leaf.untyped_storage()._cdata for leaf in tree_leaves(args) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._track(leaf.untyped_storage(), arguments)
+        return result
+
+    def _track(self, storage: torch.UntypedStorage, older: set[int]) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or key in older:
+            return
+        self._known.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

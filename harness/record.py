@@ -1,0 +1,162 @@
+"""What a cell writes down, one JSON line an event, and how the attempts at a cell become one record (torch-free).
+
+Each attempt appends to a file of its own and says which checkpoint it resumed from, so a killed or a zombie attempt
+can neither lose nor repeat a step: `merge` keeps, of earlier attempts, what they wrote up to that checkpoint.
+A step is counted in completed training steps: the event of the first step has step 1.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Event(BaseModel):
+    """One line of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    time: float
+    """Seconds since the epoch at which it was written."""
+
+
+class Start(Event):
+    """The first line of an attempt."""
+
+    event: Literal["start"] = "start"
+    resumed_from: int
+    """Step of the checkpoint it resumed from; 0 starts afresh."""
+    environment: dict[str, Any]
+    """Git commit and dirty flag, package versions, device, host, threads."""
+
+
+class Step(Event):
+    """One training step over all ranks."""
+
+    event: Literal["step"] = "step"
+    step: int
+    loss: float
+    """Mean over the global batch."""
+    learning_rate: float
+    gradient_norm: float
+    """Before clipping."""
+    nfe: float
+    """Forward evaluations of T per sample, mean over the global batch."""
+    nfe_imbalance: float
+    """Evaluations run by the busiest rank over the mean of all ranks."""
+    residual: float
+    """Largest relative residual of the batch."""
+    diverged: list[int]
+    """Indices of the pictures whose forward or adjoint solve diverged."""
+    adjoint_nfe: float
+    """Products with the Jacobian per sample, mean over the global batch; 0 without an adjoint solve."""
+    adjoint_residual: float
+    """Largest relative residual of the adjoint solve; 0 without one."""
+    seconds: dict[str, float]
+    """Time of each phase on its slowest rank."""
+    updated: bool = True
+    """False where the gradient was not finite and the weights were left alone."""
+
+
+class Evaluation(Event):
+    """The model, or a baseline, on one split."""
+
+    event: Literal["evaluation"] = "evaluation"
+    step: int
+    split: Literal["validation", "test"]
+    indices: list[int]
+    """The pictures, in the order of the lists below."""
+    psnr: list[float]
+    """Standard PSNR in dB: clamped to the pixel range, peak = its width."""
+    ssim: list[float]
+    legacy_psnr: list[float]
+    """-10 log10 of the unclamped mean squared error on [-1, 1] with peak 1: the figure of the papers' code."""
+    nfe: list[float]
+    residual: list[float]
+    diverged: list[int] = []
+
+
+class Search(Event):
+    """A baseline's search for its free parameter on the validation split."""
+
+    event: Literal["search"] = "search"
+    parameter: str
+    candidates: list[float]
+    psnr: list[float]
+    """Mean standard PSNR on the validation split of each candidate."""
+    chosen: float
+    interior: bool
+    """The chosen candidate is neither the first nor the last."""
+
+
+class Probe(Event):
+    """The cost of one gradient on a fixed batch, measured outside the loop; the worst rank counts."""
+
+    event: Literal["probe"] = "probe"
+    step: int
+    peak_allocated_bytes: int
+    """Peak during the gradient over what was allocated before it."""
+    saved_bytes: int
+    """Held for the backward pass after the forward pass, parameters excluded."""
+    flops: int
+    """Floating-point operations of one rank's gradient (matrix products and convolutions)."""
+    seconds: float
+    """Median time of one gradient."""
+    seconds_spread: float
+    """Third less first quartile of the repeats."""
+    exposed_communication: float
+    """Median backward time under DDP less that without synchronisation, in seconds."""
+    gradient_bytes: int
+    """Bytes that the ranks reduce."""
+
+
+class Checkpoint(Event):
+    """Everything above this line is durable."""
+
+    event: Literal["checkpoint"] = "checkpoint"
+    step: int
+
+
+class End(Event):
+    """The cell is finished."""
+
+    event: Literal["end"] = "end"
+    seconds: float
+    """Wall time of this attempt."""
+
+
+AnyEvent = Start | Step | Evaluation | Search | Probe | Checkpoint | End
+_ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
+
+
+def parse_lines(lines: Iterable[str]) -> list[AnyEvent]:
+    """The events of one attempt. A last line cut off by a power failure is no event."""
+    complete = [line for line in lines if line.endswith("\n")]
+    return [_ADAPTER.validate_json(line) for line in complete]
+
+
+def merge(attempts: Sequence[Sequence[AnyEvent]]) -> list[AnyEvent]:
+    """One record of all attempts, oldest first: each event of the finished history once."""
+    merged: list[AnyEvent] = []
+    for attempt in attempts:
+        if not attempt:
+            continue
+        start = attempt[0]
+        assert isinstance(start, Start)
+        merged = [*_up_to_checkpoint(merged, start.resumed_from), *attempt]
+    return merged
+
+
+def durable(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """The part of a merged record that no later attempt will recompute."""
+    if events and isinstance(events[-1], End):
+        return list(events)
+    checkpoints = [event.step for event in events if isinstance(event, Checkpoint)]
+    return _up_to_checkpoint(events, checkpoints[-1]) if checkpoints else []
+
+
+def _up_to_checkpoint(events: Sequence[AnyEvent], step: int) -> list[AnyEvent]:
+    for position, event in enumerate(events):
+        if isinstance(event, Checkpoint) and event.step == step:
+            return list(events[: position + 1])
+    return []

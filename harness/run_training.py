@@ -1,0 +1,171 @@
+"""Runs a cell that trains: resume, train, evaluate, checkpoint, and at the end probe and score the test pictures."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from harness import checkpoint
+from harness.clock import Clock
+from harness.config import PretrainCell, TrainCell
+from harness.data import Batch
+from harness.distributed import gather, gather_objects
+from harness.evaluate import Reconstruct
+from harness.folder import CellFolder, State
+from harness.probe import Cost, probe
+from harness.record import Checkpoint, Probe, Step
+from harness.session import Session
+from harness.solvers import Status
+from harness.tasks import Task, pretrain_task, train_task
+from harness.train import LocalStep, train
+
+
+def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
+    """Train, profile and score one model; returns early after a checkpoint when the ranks agree to stop."""
+    clock = Clock(session.device)
+    if isinstance(cell, PretrainCell):
+        task = pretrain_task(cell, session.device)
+    else:
+        task = train_task(cell, pretrained_denoiser(session.folder, cell), session.device, clock)
+    first = _resume(session, task)
+    session.start(first)
+    session.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
+    model = DistributedDataParallel(task.model, broadcast_buffers=False)
+    reconstruct: Reconstruct = lambda batch: task.model(task.measure(batch))
+    if first == 0:
+        session.evaluate(reconstruct, "validation", 0)
+        if isinstance(cell, TrainCell):
+            session.evaluate(reconstruct, "test", 0)
+
+    def load_batch(step: int) -> Batch:
+        return session.loader.train_batch(
+            step, cell.seed, cell.global_batch_size, session.place.rank, session.place.world_size
+        )
+
+    steps = train(
+        model, load_batch, task.measure, task.optimizer, task.schedule, task.gradient_clip, clock,
+        range(first, task.steps),
+    )  # fmt: skip
+    for step, stopping in _agree(session, steps):
+        done = step.step == task.steps
+        session.write(step)
+        session.report(step=step.step)
+        if done or step.step % task.evaluate_every == 0:
+            session.evaluate(reconstruct, "validation", step.step)
+        if done or stopping or step.step % cell.operations.checkpoint_every == 0:
+            _save(session, task, step.step, cell.operations.keep_checkpoints)
+        if stopping and not done:
+            return "interrupted"
+    clock.read()
+    if isinstance(cell, TrainCell):
+        session.report(message="evaluating")
+        session.evaluate(reconstruct, "test", task.steps)
+        _probe(session, task, model, load_batch(0))
+        session.store_reconstructions(reconstruct, cell.operations.reconstructions)
+    return "finished"
+
+
+def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
+    """What all ranks together saw of each step, and whether any of them was asked to stop.
+
+    One small gather a step, after the step's own synchronisation: under 0.1 % of a step of 0.3 s on two gloo ranks.
+    """
+    for local in steps:
+        numbers, names = _numbers(local)
+        everyone = gather([float(session.stop()), *numbers.values(), *local.seconds.values()], session.device)
+        stopping = any(row[0] for row in everyone)
+        columns = list(zip(*everyone, strict=True))[1:]
+        ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))
+        diverged = gather_objects(names) if any(ranks.pop("diverged")) else [[]]
+        busiest = ranks.pop("busiest")
+        yield (
+            Step(
+                time=time.time(),
+                step=local.step,
+                loss=_mean(ranks["loss"]),
+                learning_rate=local.learning_rate,
+                gradient_norm=local.gradient_norm,
+                nfe=_mean(ranks["nfe"]),
+                nfe_imbalance=max(busiest) / _mean(busiest),
+                residual=max(ranks["residual"]),
+                diverged=sorted(chain(*diverged)),
+                adjoint_nfe=_mean(ranks["adjoint_nfe"]),
+                adjoint_residual=max(ranks["adjoint_residual"]),
+                seconds={phase: max(ranks[phase]) for phase in local.seconds},
+                updated=local.updated,
+            ),
+            stopping,
+        )
+
+
+def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
+    """One rank's figures of a step, and the indices of its diverged pictures."""
+    forward, adjoint = local.output.forward, local.output.adjoint
+    failed = forward.status == Status.DIVERGED
+    for solution in adjoint:
+        failed = failed | (solution.status == Status.DIVERGED)
+    names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
+    numbers = {
+        "loss": local.loss,
+        "nfe": float(forward.nfe.double().mean()),
+        "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
+        "residual": float(forward.residual.max()),
+        "adjoint_nfe": sum(float(solution.nfe.double().mean()) for solution in adjoint),
+        "adjoint_residual": max((float(solution.residual.max()) for solution in adjoint), default=0.0),
+        "diverged": float(len(names)),
+    }
+    return numbers, names
+
+
+def pretrained_denoiser(folder: CellFolder, cell: TrainCell) -> dict[str, Tensor]:
+    """The network weights of the pretraining cell that `cell` needs.
+
+    Raises:
+        ValueError: that cell has not finished.
+    """
+    needed = CellFolder(folder.path.parent / cell.needs.cell_id)
+    loaded = checkpoint.load_newest(needed.checkpoints, torch.device("cpu"))
+    if needed.status().state != "finished" or loaded is None:
+        raise ValueError(f"{cell.cell_id} needs {needed.cell_id}, which is not finished")
+    weights: dict[str, Tensor] = loaded[1]["model"]
+    return {name.removeprefix("network."): tensor for name, tensor in weights.items()}
+
+
+def _resume(session: Session, task: Task) -> int:
+    """Load the newest checkpoint into the task; the number of steps it has done."""
+    loaded = checkpoint.load_newest(session.folder.checkpoints, session.device)
+    if loaded is None:
+        return 0
+    step, state = loaded
+    task.model.load_state_dict(state["model"])
+    task.optimizer.load_state_dict(state["optimizer"])
+    task.schedule.load_state_dict(state["schedule"])
+    return step
+
+
+def _save(session: Session, task: Task, step: int, keep: int) -> None:
+    if session.place.rank == 0:
+        state = {
+            "model": task.model.state_dict(),
+            "optimizer": task.optimizer.state_dict(),
+            "schedule": task.schedule.state_dict(),
+        }
+        checkpoint.save(session.folder.checkpoints, step, state, keep)
+        session.write(Checkpoint(time=time.time(), step=step))
+
+
+def _probe(session: Session, task: Task, model: DistributedDataParallel, batch: Batch) -> None:
+    d = task.measure(batch)
+    cost = probe(model, lambda: torch.nn.functional.mse_loss(model(d).image, batch.images), session.device)
+    names = [field.name for field in fields(Cost)]
+    everyone = gather([float(getattr(cost, name)) for name in names], session.device)
+    worst = dict(zip(names, (max(column) for column in zip(*everyone, strict=True)), strict=True))
+    session.write(Probe(time=time.time(), step=task.steps, **worst))
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,89 @@
+"""One attempt at one cell, as one rank sees it: the record, the status, and the scoring that all kinds of cells share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import IO, Literal
+
+import torch
+from PIL import Image
+
+from harness.data import Loader
+from harness.distributed import Place, gather_objects
+from harness.evaluate import Reconstruct, Scores, evaluate
+from harness.folder import CellFolder, CellStatus
+from harness.record import AnyEvent, End, Evaluation, Start
+
+EVALUATION_BATCH = 16
+STATUS_EVERY_SECONDS = 0.5
+
+Split = Literal["validation", "test"]
+
+
+@dataclass
+class Session:
+    """Where an attempt runs and what it writes. Only rank 0 has a record file, so only rank 0 writes."""
+
+    folder: CellFolder
+    place: Place
+    device: torch.device
+    loader: Loader
+    stop: Callable[[], bool]
+    """Asks for a checkpoint and an early leave; may turn true on any rank at any time."""
+    status: CellStatus
+    record: IO[str] | None
+    environment: dict[str, object]
+
+    def start(self, resumed_from: int) -> None:
+        """Write the first line of the attempt."""
+        self.write(Start(time=time.time(), resumed_from=resumed_from, environment=self.environment))
+
+    def end(self, seconds: float) -> None:
+        """Write the last line of a finished cell."""
+        self.write(End(time=time.time(), seconds=seconds))
+
+    def write(self, event: AnyEvent) -> None:
+        """Append to the record."""
+        if self.record is not None:
+            self.record.write(event.model_dump_json() + "\n")
+            self.record.flush()
+
+    def report(self, **changes: object) -> None:
+        """Update the status; progress alone reaches the disk at most twice a second."""
+        now = time.time()
+        only_progress = changes.keys() == {"step"} and now - self.status.updated < STATUS_EVERY_SECONDS
+        updated = self.status.updated if only_progress else now
+        self.status = self.status.model_copy(update={**changes, "updated": updated})
+        if self.record is not None and not only_progress:
+            self.folder.write_status(self.status)
+
+    def evaluate(self, reconstruct: Reconstruct, split: Split, step: int) -> None:
+        """Score one split, shared among the ranks without padding, and record it."""
+        pictures = self.loader.dataset.validation if split == "validation" else self.loader.dataset.test
+        mine = list(pictures)[self.place.rank :: self.place.world_size]
+        scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH)
+        merged = _in_order(gather_objects(asdict(scores)))
+        self.write(Evaluation(time=time.time(), step=step, split=split, **merged))
+
+    def store_reconstructions(self, reconstruct: Reconstruct, count: int) -> None:
+        """Write the first test pictures as reconstructed, and beside them truth and measurement as PNG."""
+        if self.record is None:
+            return
+        low, high = self.loader.value_range
+        self.folder.reconstructions.mkdir(exist_ok=True)
+        for index in list(self.loader.dataset.test)[:count]:
+            batch = self.loader.held_out_batch([index])
+            with torch.no_grad():
+                image = reconstruct(batch).image[0]
+            for kind, picture in ((("truth"), batch.images[0]), ("output", image)):
+                pixels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
+                path = self.folder.reconstructions / f"{index:06d}-{kind}.png"
+                Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(path)
+
+
+def _in_order(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """All ranks' scores as one, pictures in index order."""
+    everything = {name: [value for part in parts for value in part[name]] for name in Scores.__dataclass_fields__}
+    order = sorted(range(len(everything["indices"])), key=lambda k: everything["indices"][k])
+    diverged = sorted(everything.pop("diverged"))
+    return {**{name: [values[k] for k in order] for name, values in everything.items()}, "diverged": diverged}

@@ -1,0 +1,1 @@
+"""The launcher: grids to jobs, status, and sync to MLflow."""

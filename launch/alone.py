@@ -1,0 +1,50 @@
+"""Runs one cell without a scheduler: in this process, or as the ranks of torchrun."""
+
+import os
+import sys
+from pathlib import Path
+
+from harness.config import ConfigError
+from harness.folder import CellFolder
+from launch.grid import override, parse_assignment, plan, read_grid
+from launch.runs import Runs
+
+
+def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
+    """Run a cell, as a rank where torchrun started this process; a cell of several ranks is handed to torchrun.
+
+    Raises:
+        ConfigError: no such cell.
+    """
+    folder = _find(runs, name, overrides)
+    world_size = folder.cell().world_size
+    if world_size > 1 and "WORLD_SIZE" not in os.environ:
+        sys.stdout.flush()
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
+        command = ["-m", "launch", "run", folder.cell_id, "--runs", str(runs.root)]
+        os.execv(sys.executable, [sys.executable, *torchrun, *command])
+    return run_here(folder)
+
+
+def run_here(folder: CellFolder) -> str:
+    """Run a cell on this rank; its state at the end."""
+    from harness.cell import run_cell
+    from harness.distributed import Place
+
+    return run_cell(Path(folder.path), Place.from_environment())
+
+
+def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
+    """A planned cell by its id, or a cell of any grid (GRID/CELL), which is planned first."""
+    grid_name, slash, prefix = name.rpartition("/")
+    if not slash:
+        return runs.find_cell(name)
+    cells = plan(override(read_grid(grid_name), map(parse_assignment, overrides)))
+    found = [cell for cell in cells if cell.cell_id.startswith(prefix)]
+    if len(found) != 1:
+        listed = ", ".join(cell.cell_id for cell in found or cells)
+        raise ConfigError(f"cell: {prefix!r} matches {len(found)} cells of {grid_name} (choose from: {listed})")
+    for cell in [found[0].needs, found[0]]:
+        if cell is not None:
+            runs.cell(cell.cell_id).plan(cell)
+    return runs.cell(found[0].cell_id)

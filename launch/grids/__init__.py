@@ -1,0 +1,1 @@
+"""Named grids that come with the package."""

@@ -1,0 +1,48 @@
+"""What submitit pickles and starts on every rank. Torch-free until it runs."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+import submitit
+from submitit.helpers import DelayedSubmission
+
+
+class CellJob:
+    """Runs one cell; a job that is told to leave checkpoints on all ranks first and is requeued by rank 0."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._told_to_leave = False
+
+    def __call__(self) -> str:
+        """Run the cell on this rank; its state at the end."""
+        from harness.cell import run_cell
+        from harness.distributed import Place
+
+        job = submitit.JobEnvironment()
+        os.environ["MASTER_ADDR"] = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
+        submitits_handler = signal.signal(signal.SIGUSR2, self._leave)
+        place = Place(
+            rank=job.global_rank,
+            world_size=job.num_tasks,
+            local_rank=job.local_rank,
+            local_world_size=job.num_tasks // job.num_nodes,
+            launch=f"{job.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-{self._attempt()}",
+        )
+        state = run_cell(self.folder, place, stop=lambda: self._told_to_leave)
+        if state == "interrupted" and job.global_rank == 0 and callable(submitits_handler):
+            submitits_handler(signal.SIGUSR2, None)
+        return state
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit requeues: the same job, which resumes from the cell's own checkpoint."""
+        return DelayedSubmission(CellJob(self.folder))
+
+    def _leave(self, signum: int, frame: FrameType | None) -> None:
+        self._told_to_leave = True
+
+    def _attempt(self) -> int:
+        """Number of finished attempts; the same on all ranks until rank 0 has met them."""
+        return len(list((self.folder / "attempts").glob("[0-9]*")))

@@ -1,0 +1,69 @@
+"""The runs directory: where cells, grids, decoded data and MLflow's files lie.
+
+runs/cells/CELL_ID/        one directory a cell, shared by every grid that has it
+runs/grids/GRID/grid.json  the declared grid and the ids of its cells
+runs/data/                 decoded pictures
+runs/mlflow.db, runs/mlartifacts/
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config import Cell, ConfigError
+from harness.folder import CellFolder, write_atomically
+from launch.grid import Grid
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Paths below one runs directory."""
+
+    root: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI where it is set, else an sqlite file here."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.root / 'mlflow.db').resolve()}"
+
+    def cell(self, cell_id: str) -> CellFolder:
+        """The directory of a cell."""
+        return CellFolder(self.root / "cells" / cell_id)
+
+    def grid_folder(self, name: str) -> Path:
+        """The directory of a grid."""
+        return self.root / "grids" / name
+
+    def write_plan(self, grid: Grid, cells: list[Cell]) -> None:
+        """Write every cell.json that is missing, then the list of the grid's cells."""
+        for cell in cells:
+            self.cell(cell.cell_id).plan(cell)
+        content = {"grid": grid.model_dump(mode="json"), "cells": [cell.cell_id for cell in cells]}
+        write_atomically(self.grid_folder(grid.name) / "grid.json", json.dumps(content, indent=1))
+
+    def cells_of(self, grid: str) -> list[CellFolder]:
+        """The cells of a planned grid.
+
+        Raises:
+            ConfigError: no such grid was planned here.
+        """
+        path = self.grid_folder(grid) / "grid.json"
+        if not path.is_file():
+            known = sorted(p.parent.name for p in (self.root / "grids").glob("*/grid.json"))
+            raise ConfigError(
+                f"grid: {grid!r} has not been launched in {self.root} (found: {', '.join(known) or 'none'})"
+            )
+        return [self.cell(cell_id) for cell_id in json.loads(path.read_text())["cells"]]
+
+    def find_cell(self, prefix: str) -> CellFolder:
+        """The cell whose id starts with `prefix`.
+
+        Raises:
+            ConfigError: none or several do.
+        """
+        found = sorted(path.name for path in (self.root / "cells").glob("*/") if path.name.startswith(prefix))
+        if prefix in found or len(found) == 1:
+            return self.cell(prefix if prefix in found else found[0])
+        what = f"matches {len(found)} cells ({', '.join(found[:5])})" if found else "matches no cell"
+        raise ConfigError(f"cell: {prefix!r} {what} in {self.root}")

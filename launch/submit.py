@@ -1,0 +1,108 @@
+"""Starts the unfinished cells of a grid and waits for them: submitit's local executor under a bounded queue of ours.
+
+submitit's local executor starts every job at once and stops it after two minutes by default; the queue here keeps as
+many ranks running as the machine has room for, and the time limit comes from the cluster profile.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import submitit
+from rich.console import Console
+from rich.live import Live
+
+from harness.folder import CellFolder
+from launch.cluster import Profile
+from launch.job import CellJob
+from launch.runs import Runs
+from launch.status import read_rows, table
+
+POLL_SECONDS = 0.3
+# glibc returns large blocks to the kernel on every free, and busy-waiting threads of one rank starve the other; both
+# slow a CPU rank down by a factor that depends on what else runs (NUMERICS section 4).
+CPU_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "OMP_WAIT_POLICY": "passive",
+}
+
+
+@dataclass
+class Queue:
+    """Cells waiting, running and settled; a cell starts when what it needs is finished and there is room."""
+
+    waiting: list[CellFolder]
+    capacity: int
+    """Ranks that may run at once."""
+    running: dict[str, tuple[int, submitit.Job[str]]] = field(default_factory=dict)
+    """cell_id to its number of ranks and its job."""
+
+    def startable(self) -> Iterator[tuple[CellFolder, int]]:
+        """Cells that can start now, with their number of ranks, in order."""
+        free = self.capacity - sum(ranks for ranks, _ in self.running.values())
+        for folder in list(self.waiting):
+            cell = folder.cell()
+            needed = [cell.needs.cell_id] if cell.needs else []
+            ready = all(folder_of(folder, name).status().state == "finished" for name in needed)
+            fits = cell.world_size <= free or not self.running
+            if ready and fits:
+                self.waiting.remove(folder)
+                free -= cell.world_size
+                yield folder, cell.world_size
+
+    def settle(self) -> None:
+        """Forget jobs that have ended."""
+        for cell_id, (_, job) in list(self.running.items()):
+            if job.done():
+                del self.running[cell_id]
+
+
+def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
+    """The directory of another cell of the same runs directory."""
+    return CellFolder(sibling.path.parent / cell_id)
+
+
+def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Profile, console: Console) -> None:
+    """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints."""
+    queue = Queue(waiting=list(folders), capacity=profile.ranks or os.cpu_count() or 1)
+    with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
+        try:
+            while queue.waiting or queue.running:
+                queue.settle()
+                for folder, ranks in queue.startable():
+                    queue.running[folder.cell_id] = (ranks, _start(folder, ranks, profile))
+                if queue.waiting and not queue.running:
+                    return  # what is left waits for a cell that failed
+                live.update(table(read_rows(folders)))
+                time.sleep(POLL_SECONDS)
+        finally:
+            for _, job in queue.running.values():
+                job.cancel()
+
+
+def _start(folder: CellFolder, ranks: int, profile: Profile) -> submitit.Job[str]:
+    executor = submitit.LocalExecutor(folder=folder.path / "logs")
+    executor.update_parameters(
+        tasks_per_node=ranks,
+        timeout_min=profile.timeout_min,
+        gpus_per_node=ranks if profile.gpus else 0,
+        signal_delay_s=profile.signal_delay_s,
+    )
+    with submitit.helpers.environment_variables(**CPU_ENVIRONMENT):
+        return executor.submit(CellJob(folder.path))
+
+
+@contextmanager
+def _live_sync(runs: Runs, grid: str) -> Iterator[None]:
+    """`launch sync` beside the jobs; it ends after a last pass when its standard input closes."""
+    command = [sys.executable, "-m", "launch", "sync", grid, "--runs", str(runs.root), "--follow"]
+    process = subprocess.Popen(["nice", *command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.communicate()
