@@ -34,7 +34,7 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
     first = _resume(session, task)
     session.start(first)
     session.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
-    model = DistributedDataParallel(task.model, broadcast_buffers=False)
+    model = DistributedDataParallel(task.model, forward_sync_buffers=False)
     reconstruct: Reconstruct = lambda batch: task.model(task.measure(batch))
     if first == 0:
         session.evaluate(reconstruct, "validation", 0)

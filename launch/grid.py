@@ -95,12 +95,13 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
     fields = grid.model_dump()
     for assignment in assignments:
         field, values = assignment.field, assignment.values
+        is_one_list = len(values) == 1 and isinstance(values[0], list)
         if field == "name":
             fields["name"] = values[0]
         elif field == "baselines":
-            fields["baselines"] = values
+            fields["baselines"] = values[0] if is_one_list else values
         elif field in fields["grid"] or len(values) > 1:
-            fields["grid"][field] = values
+            fields["grid"][field] = values[0] if is_one_list else values
         else:
             fields["base"] = _set(fields["base"], field, values[0])
     return _validated(fields)
