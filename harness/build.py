@@ -1,4 +1,4 @@
-"""Turns a spec of the catalog into the object it names. Runs inside the job only: it imports torch through the targets."""
+"""Turns a spec of the catalog into the object it names; inside the job only, for the targets import torch."""
 
 import importlib
 from typing import Any

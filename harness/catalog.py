@@ -356,6 +356,8 @@ class BackpropSpec(Spec):
     """How the gradient passes the fixed point."""
 
     default_name = "jfb"
+    finds_fixed_point: ClassVar[bool] = True
+    """False where the method is a fixed number of steps from the initial state."""
 
 
 class Jfb(BackpropSpec):
@@ -378,6 +380,7 @@ class Unrolled(BackpropSpec):
     """Plain automatic differentiation through every step of x <- T(x) (deep unrolling; paper, section 3.1)."""
 
     target = "harness.backprop:Unrolled"
+    finds_fixed_point = False
     name: Literal["unrolled"] = "unrolled"
     steps: PositiveInt = 10
     """Steps K; the cell's solver is not used."""

@@ -36,7 +36,7 @@ def run_cell(path: Path, place: Place, stop: Callable[[], bool] = lambda: False)
         raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {place.world_size})")
     device = device_of(place)
     owner = folder.locked() if place.rank == 0 else nullcontext()
-    with owner, process_group(place, device, path / "rendezvous"), _failures_recorded(folder, place):
+    with owner, process_group(place, device, path / "meeting"), _failures_recorded(folder, place):
         return _run(folder, cell, place, device, stop)
 
 

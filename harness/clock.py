@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
@@ -43,13 +44,17 @@ class Clock:
         event.record()
         self._marks.append((self._stack[-1], event))
 
+    def reset(self) -> None:
+        """Forget what was timed since the last read."""
+        self._marks = []
+
     def read(self) -> dict[str, float]:
         """Seconds of each phase since the last read; waits for the device once."""
         marks, self._marks = self._marks, []
         if self._on_device:
             torch.accelerator.synchronize(self._device)
         seconds: dict[str, float] = defaultdict(float)
-        for (phase, begin), (_, end) in zip(marks, marks[1:], strict=False):
+        for (phase, begin), (_, end) in pairwise(marks):
             seconds[phase] += _between(begin, end)
         seconds.pop("other", None)
         return dict(seconds)

@@ -50,6 +50,17 @@ class Pretraining(Frozen):
     """Learning rate of Adam, cosine-annealed to zero."""
 
 
+class Pool(Frozen):
+    """A persistent pool of states: a step continues the solves of some samples instead of starting new ones."""
+
+    size: PositiveInt = 64
+    """Samples whose state is kept, over all ranks; a multiple of global_batch_size."""
+    max_steps: PositiveInt = 5
+    """Most evaluations of T for one training step."""
+    refresh_every: PositiveInt = 12
+    """Steps on one sample before a new one takes its place."""
+
+
 class BaseCell(Frozen):
     """What every kind of cell has."""
 
@@ -101,7 +112,7 @@ class BatchedCell(BaseCell):
     def _batch_divides(self) -> Self:
         if self.global_batch_size % self.world_size:
             raise PydanticCustomError(
-                "divisible",
+                "choice",
                 "global_batch_size {batch} is not divisible by world_size {world}",
                 {"batch": self.global_batch_size, "world": self.world_size},
             )
@@ -143,6 +154,8 @@ class TrainCell(BatchedCell):
     """Solver of the forward fixed point."""
     optimizer: OptimizerSpec = Adam()
     """Optimiser and learning rate."""
+    pool: Pool | None = Pool()
+    """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100
     """Training steps."""
     gradient_clip: PositiveFloat | None = 1.0
@@ -151,6 +164,21 @@ class TrainCell(BatchedCell):
     """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()
     """How the denoiser was trained before."""
+
+    @model_validator(mode="after")
+    def _pool_divides(self) -> Self:
+        if self.pool is not None and self.pool.size % self.global_batch_size:
+            raise PydanticCustomError(
+                "choice",
+                "pool.size {size} is not a multiple of global_batch_size {batch}",
+                {"size": self.pool.size, "batch": self.global_batch_size},
+            )
+        return self
+
+    @property
+    def active_pool(self) -> Pool | None:
+        """The pool, unless the backprop method has to start at the initial state."""
+        return self.pool if self.backprop.finds_fixed_point else None
 
     @property
     def label(self) -> str:

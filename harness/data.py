@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,34 +52,32 @@ class Pictures:
     The training photographs take turns, so that the validation split at the end has patches of each.
     """
 
-    TRAIN = ("astronaut", "coffee", "rocket")
-    TEST = ("chelsea",)
+    TRAIN: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
+    TEST: ClassVar = {"chelsea": (300, 451)}
 
     def __init__(self, spec: DataSpec) -> None:
         self.size = spec.image_size
-        train = _take_turns([self._patches(name) for name in self.TRAIN])
-        test = _take_turns([self._patches(name) for name in self.TEST])
-        self.patches = train + test
-        self.train_count = len(train)
-        self.count = len(self.patches)
+        self.train_count = sum(len(self._corners(shape)) for shape in self.TRAIN.values())
+        self.count = self.train_count + sum(len(self._corners(shape)) for shape in self.TEST.values())
         self.key = f"pictures-{self.size}"
-        if not test or len(train) < 3:
-            raise ValueError(f"data.image_size: the photographs hold too few patches of {self.size} pixels")
+        if self.count == self.train_count or self.train_count < 3:
+            raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.size} pixels)")
 
     def decode(self) -> Iterator[Pixels]:
         """Every patch."""
-        yield from self.patches
+        for photographs in (self.TRAIN, self.TEST):
+            yield from _take_turns([self._patches(name, shape) for name, shape in photographs.items()])
 
-    def _patches(self, name: str) -> list[Pixels]:
+    def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
+        rows, columns = (range(0, length - self.size + 1, self.size) for length in shape)
+        return [(row, column) for row in rows for column in columns]
+
+    def _patches(self, name: str, shape: tuple[int, int]) -> list[Pixels]:
         from skimage import data
 
         photograph: Pixels = getattr(data, name)()
-        rows, columns = (length // self.size for length in photograph.shape[:2])
-        return [
-            photograph[r * self.size : (r + 1) * self.size, c * self.size : (c + 1) * self.size]
-            for r in range(rows)
-            for c in range(columns)
-        ]
+        assert photograph.shape == (*shape, 3)
+        return [photograph[r : r + self.size, c : c + self.size] for r, c in self._corners(shape)]
 
 
 class ImageFiles:
@@ -175,7 +173,7 @@ def _decoded(source: Source, cache: Path) -> Pixels:
 def _decode_to(path: Path, source: Source) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        array: Pixels | None = None
+        array: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
         for index, pixels in enumerate(track(source.decode(), f"decoding {path.stem}", total=source.count)):
             if array is None:
                 array = np.lib.format.open_memmap(
@@ -187,6 +185,14 @@ def _decode_to(path: Path, source: Source) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and the epoch whose noise it gets."""
+
+    index: int
+    epoch: int = HELD_OUT_EPOCH
 
 
 @dataclass(frozen=True)
@@ -209,25 +215,17 @@ class Loader:
     device: torch.device
     dtype: torch.dtype
 
-    def train_batch(self, step: int, seed: int, batch_size: int, rank: int, world_size: int) -> Batch:
-        """This rank's share of the global batch of a step. Every epoch visits each training picture at most once."""
-        per_epoch = len(self.dataset.train) // batch_size
-        epoch, position = divmod(step, per_epoch)
-        share = batch_size // world_size
-        first = position * batch_size + rank * share
-        order = _sample_order(seed, epoch, len(self.dataset.train))
-        return self.batch([int(i) for i in order[first : first + share]], seed, epoch)
-
     def held_out_batch(self, indices: list[int]) -> Batch:
         """Validation or test pictures with the noise that belongs to each."""
-        return self.batch(indices, seed=0, epoch=HELD_OUT_EPOCH)
+        return self.batch([Sample(index) for index in indices], seed=0)
 
-    def batch(self, indices: list[int], seed: int, epoch: int) -> Batch:
-        """The pictures of the given indices with the noise of (seed, epoch, index)."""
+    def batch(self, samples: list[Sample], seed: int) -> Batch:
+        """The pictures of `samples`, each with the noise of (seed, epoch, index)."""
         low, high = self.value_range
+        indices = [sample.index for sample in samples]
         pixels = torch.from_numpy(self.dataset.pixels[indices]).to(self.device)
         images = pixels.permute(0, 3, 1, 2).to(self.dtype).contiguous() * ((high - low) / 255) + low
-        noise = [self._noise(images[0].shape, seed, epoch, index) for index in indices]
+        noise = [self._noise(images[0].shape, seed, sample.epoch, sample.index) for sample in samples]
         return Batch(indices, images, torch.stack(noise).to(self.dtype))
 
     def _noise(self, shape: torch.Size, seed: int, epoch: int, index: int) -> Tensor:
@@ -238,7 +236,8 @@ class Loader:
 
 
 @lru_cache(maxsize=2)
-def _sample_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+def sample_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """A permutation of the training pictures for one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from harness.folder import write_atomically
 
@@ -42,11 +44,11 @@ class Place:
 
 
 @contextmanager
-def process_group(place: Place, device: torch.device, rendezvous: Path) -> Iterator[None]:
+def process_group(place: Place, device: torch.device, meeting: Path) -> Iterator[None]:
     """Join the ranks of this launch and leave them at the end."""
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(
-        backend, store=_store(place, rendezvous), rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
+        backend, store=_store(place, meeting), rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
     )
     try:
         yield
@@ -80,20 +82,19 @@ def gather_objects(value: Any) -> list[Any]:
     return everyone
 
 
-def _store(place: Place, rendezvous: Path) -> dist.Store:
+def _store(place: Place, meeting: Path) -> Store:
     """The store at which the ranks meet.
 
     Rank 0 takes any free port and publishes it in a file, which leaves no port to collide on and nothing to retry.
     """
     if place.world_size == 1:
-        return dist.HashStore()
+        return HashStore()
     if not place.launch:
-        store, _, _ = next(dist.rendezvous("env://"))
-        return store
-    endpoint = rendezvous / f"{place.launch}.json"
+        return next(rendezvous("env://"))[0]
+    endpoint = meeting / f"{place.launch}.json"
     if place.rank == 0:
         host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-        store = dist.TCPStore(host, 0, place.world_size, is_master=True, wait_for_workers=False)
+        store = TCPStore(host, 0, place.world_size, is_master=True, wait_for_workers=False)
         write_atomically(endpoint, json.dumps([host, store.port]))
         return store
     deadline = time.monotonic() + TIMEOUT.total_seconds()
@@ -102,4 +103,4 @@ def _store(place: Place, rendezvous: Path) -> dist.Store:
             raise TimeoutError(f"rank 0 did not publish {endpoint}")
         time.sleep(0.05)
     host, port = json.loads(endpoint.read_text())
-    return dist.TCPStore(host, port, place.world_size, is_master=False)
+    return TCPStore(host, port, place.world_size, is_master=False)

@@ -101,7 +101,7 @@ class DeAdmm(Map):
 
     def step(self, state: Tensor, d: Tensor) -> Tensor:
         """One sweep over x, z and u."""
-        z, u = state.chunk(2, dim=1)
+        _, u = state.chunk(2, dim=1)
         w = self.output(state, d) + u
         z_new = w - self.weight() * self.network(w)
         return torch.cat([z_new, u + self.dual_step * (w - u - z_new)], dim=1)

@@ -32,8 +32,12 @@ class Equilibrium(nn.Module):
         self.backprop = backprop
         self.timed = timed
 
+    def initial(self, d: Tensor) -> Tensor:
+        """The map's initial state for measurements d."""
+        return self.map.initial(d).detach()
+
     def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
         """Reconstruct measurements d, (batch, 3, height, width), from a given start or from the map's initial state."""
-        start = self.map.initial(d).detach() if start is None else start
+        start = self.initial(d) if start is None else start
         found = self.backprop(lambda state: self.map(state, d), start, self.solver, self.timed)
         return Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)

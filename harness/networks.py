@@ -5,6 +5,8 @@ each time. Weights are channels_last, the faster memory format for these convolu
 the default format.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,8 +19,8 @@ class DnCNN(nn.Sequential):
         layers: list[nn.Module] = [_conv(3, width), nn.ReLU()]
         for _ in range(depth - 2):
             layers += [_conv(width, width), nn.ReLU()]
-        super().__init__(*layers, _conv(width, 3))
-        self.to(memory_format=torch.channels_last)
+        super().__init__(*layers, _zero(_conv(width, 3)))
+        _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) to the same shape."""
@@ -33,10 +35,10 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(levels + 1)]
         self.head = _conv(3, width)
         self.down = nn.ModuleList(_conv_pair(a, b) for a, b in zip([width, *widths], widths, strict=False))
-        self.up = nn.ModuleList(_conv_pair(a + b, a) for a, b in zip(widths, widths[1:], strict=False))
-        self.tail = _conv(width, 3)
+        self.up = nn.ModuleList(_conv_pair(a + b, a) for a, b in pairwise(widths))
+        self.tail = _zero(_conv(width, 3))
         self.levels = levels
-        self.to(memory_format=torch.channels_last)
+        _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) to the same shape; both sizes divisible by 2**levels."""
@@ -54,5 +56,19 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
 
 
+def _zero(last: nn.Conv2d) -> nn.Conv2d:
+    """The last layer starts at zero: D is the identity at first, and no step goes into unlearning random weights."""
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
+    return last
+
+
 def _conv_pair(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs), nn.ReLU(), _conv(outputs, outputs), nn.ReLU())
+
+
+def _channels_last(network: nn.Module) -> None:
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

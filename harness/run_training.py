@@ -1,6 +1,7 @@
 """Runs a cell that trains: resume, train, evaluate, checkpoint, and at the end probe and score the test pictures."""
 
 import time
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
@@ -14,7 +15,6 @@ from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
 from harness.distributed import gather, gather_objects
-from harness.evaluate import Reconstruct
 from harness.folder import CellFolder, State
 from harness.probe import Cost, probe
 from harness.record import Checkpoint, Probe, Step
@@ -27,46 +27,48 @@ from harness.train import LocalStep, train
 def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
     """Train, profile and score one model; returns early after a checkpoint when the ranks agree to stop."""
     clock = Clock(session.device)
-    if isinstance(cell, PretrainCell):
-        task = pretrain_task(cell, session.device)
-    else:
-        task = train_task(cell, pretrained_denoiser(session.folder, cell), session.device, clock)
+    task = _task(session, cell, clock)
     first = _resume(session, task)
     session.start(first)
     session.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
     model = DistributedDataParallel(task.model, forward_sync_buffers=False)
-    reconstruct: Reconstruct = lambda batch: task.model(task.measure(batch))
     if first == 0:
-        session.evaluate(reconstruct, "validation", 0)
+        session.evaluate(task.reconstruct, "validation", 0)
         if isinstance(cell, TrainCell):
-            session.evaluate(reconstruct, "test", 0)
+            session.evaluate(task.reconstruct, "test", 0)
 
-    def load_batch(step: int) -> Batch:
-        return session.loader.train_batch(
-            step, cell.seed, cell.global_batch_size, session.place.rank, session.place.world_size
-        )
+    def load(step: int) -> Batch:
+        return session.loader.batch(task.order.samples(step), cell.seed)
 
-    steps = train(
-        model, load_batch, task.measure, task.optimizer, task.schedule, task.gradient_clip, clock,
-        range(first, task.steps),
-    )  # fmt: skip
-    for step, stopping in _agree(session, steps):
+    for step, stopping in _agree(session, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
         session.write(step)
         session.report(step=step.step)
         if done or step.step % task.evaluate_every == 0:
-            session.evaluate(reconstruct, "validation", step.step)
+            session.evaluate(task.reconstruct, "validation", step.step)
         if done or stopping or step.step % cell.operations.checkpoint_every == 0:
             _save(session, task, step.step, cell.operations.keep_checkpoints)
         if stopping and not done:
             return "interrupted"
-    clock.read()
     if isinstance(cell, TrainCell):
         session.report(message="evaluating")
-        session.evaluate(reconstruct, "test", task.steps)
-        _probe(session, task, model, load_batch(0))
-        session.store_reconstructions(reconstruct, cell.operations.reconstructions)
+        session.evaluate(task.reconstruct, "test", task.steps)
+        _probe(session, task, model, load(0))
+        session.store_reconstructions(task.reconstruct, cell.operations.reconstructions)
     return "finished"
+
+
+def _task(session: Session, cell: PretrainCell | TrainCell, clock: Clock) -> Task:
+    train_count = len(session.loader.dataset.train)
+    if cell.global_batch_size > train_count:
+        raise ValueError(
+            f"global_batch_size: at most {train_count}, the training pictures (got {cell.global_batch_size})"
+        )
+    size = cell.global_batch_size // session.place.world_size
+    share = slice(session.place.rank * size, (session.place.rank + 1) * size)
+    if isinstance(cell, PretrainCell):
+        return pretrain_task(cell, train_count, share, session.device)
+    return train_task(cell, pretrained_denoiser(session.folder, cell), train_count, share, session.device, clock)
 
 
 def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
@@ -144,15 +146,18 @@ def _resume(session: Session, task: Task) -> int:
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
     task.schedule.load_state_dict(state["schedule"])
+    task.order.load(state["states"])
     return step
 
 
 def _save(session: Session, task: Task, step: int, keep: int) -> None:
+    states = gather_objects({slot: state.cpu() for slot, state in task.order.states().items()})
     if session.place.rank == 0:
         state = {
             "model": task.model.state_dict(),
             "optimizer": task.optimizer.state_dict(),
             "schedule": task.schedule.state_dict(),
+            "states": dict(ChainMap(*states)),
         }
         checkpoint.save(session.folder.checkpoints, step, state, keep)
         session.write(Checkpoint(time=time.time(), step=step))

@@ -1,4 +1,4 @@
-"""One attempt at one cell, as one rank sees it: the record, the status, and the scoring that all kinds of cells share."""
+"""One attempt at one cell, as one rank sees it: record, status, and the scoring that all kinds of cells share."""
 
 import time
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Session:
         mine = list(pictures)[self.place.rank :: self.place.world_size]
         scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH)
         merged = _in_order(gather_objects(asdict(scores)))
-        self.write(Evaluation(time=time.time(), step=step, split=split, **merged))
+        self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **merged}))
 
     def store_reconstructions(self, reconstruct: Reconstruct, count: int) -> None:
         """Write the first test pictures as reconstructed, and beside them truth and measurement as PNG."""
@@ -75,7 +75,7 @@ class Session:
             batch = self.loader.held_out_batch([index])
             with torch.no_grad():
                 image = reconstruct(batch).image[0]
-            for kind, picture in ((("truth"), batch.images[0]), ("output", image)):
+            for kind, picture in (("truth", batch.images[0]), ("output", image)):
                 pixels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
                 path = self.folder.reconstructions / f"{index:06d}-{kind}.png"
                 Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(path)

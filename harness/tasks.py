@@ -1,7 +1,8 @@
-"""What a cell's config means in torch: the model, its optimiser and schedule, and how a batch becomes a measurement."""
+"""What a cell's config means in torch: model, optimiser, schedule, and how a batch becomes a measurement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +15,11 @@ from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
 from harness.model import Equilibrium, Output
+from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
 from harness.solvers import Solution, Status
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Task:
-    """Everything the training loop needs, on the device."""
-
-    model: nn.Module
-    measure: Callable[[Batch], Tensor]
-    optimizer: Optimizer
-    schedule: LRScheduler
-    steps: int
-    gradient_clip: float | None
-    evaluate_every: int
 
 
 class Denoiser(nn.Module):
@@ -40,7 +29,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, d: Tensor) -> Output:
+    def initial(self, d: Tensor) -> Tensor:
+        """There is nothing to start from."""
+        return d
+
+    def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
@@ -48,48 +41,73 @@ class Denoiser(nn.Module):
         return Output(image, image.detach(), Solution(image.detach(), zero, once, zero.long() + Status.CONVERGED), [])
 
 
-def pretrain_task(cell: PretrainCell, device: torch.device) -> Task:
+@dataclass(frozen=True)
+class Task:
+    """Everything the training loop needs, on the device."""
+
+    model: Equilibrium | Denoiser
+    """What is trained."""
+    measure: Callable[[Batch], Tensor]
+    """A batch to its measurements."""
+    reconstruct: Callable[[Batch], Output]
+    """The same weights as they are used: solved from the start and to the cell's own tolerance."""
+    order: Order
+    """Which samples a step sees."""
+    optimizer: Optimizer
+    schedule: LRScheduler
+    steps: int
+    gradient_clip: float | None
+    evaluate_every: int
+
+
+def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
     """The denoiser, from random weights; the scale of its noise follows the pixel range."""
     torch.manual_seed(cell.seed)
     model = Denoiser(build(cell.network)).to(device, DTYPES[cell.precision])
     noise_std = cell.pretraining.noise_std * (cell.value_range[1] - cell.value_range[0])
-    return _task(
-        model,
-        lambda batch: batch.images + noise_std * batch.noise,
-        Adam(lr=cell.pretraining.lr),
-        Cosine(),
-        steps=cell.pretraining.steps,
+
+    def corrupt(batch: Batch) -> Tensor:
+        return batch.images + noise_std * batch.noise
+
+    return Task(
+        model=model,
+        measure=corrupt,
+        reconstruct=lambda batch: model(corrupt(batch)),
+        order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
+        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps),
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
 
 
-def train_task(cell: TrainCell, denoiser: dict[str, Tensor], device: torch.device, clock: Clock) -> Task:
+def train_task(
+    cell: TrainCell, denoiser: dict[str, Tensor], train_count: int, share: slice, device: torch.device, clock: Clock
+) -> Task:
     """The equilibrium model with the pretrained denoiser plugged in."""
     physics = build(cell.physics, cell.data.image_size)
     network = build(cell.network)
     network.load_state_dict(denoiser)
-    map = build(cell.model, physics, network)
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), clock).to(device, DTYPES[cell.precision])
-    return _task(
-        model,
-        lambda batch: measure(physics, batch.images, batch.noise),
-        cell.optimizer,
-        cell.schedule,
-        steps=cell.steps,
+    map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
+    backprop, pool = build(cell.backprop), cell.active_pool
+    solver_in_training = cell.solver.model_copy(update={"max_steps": pool.max_steps} if pool else {})
+    model = Equilibrium(map, build(solver_in_training), backprop, clock)
+    model_in_use = Equilibrium(map, build(cell.solver), backprop)
+
+    def observe(batch: Batch) -> Tensor:
+        return measure(physics, batch.images, batch.noise)
+
+    order = (cell.seed, train_count, cell.global_batch_size, share)
+    return Task(
+        model=model,
+        measure=observe,
+        reconstruct=lambda batch: model_in_use(observe(batch)),
+        order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
+        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps),
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
 
 
-def _task(
-    model: nn.Module,
-    measure: Callable[[Batch], Tensor],
-    optimizer: OptimizerSpec,
-    schedule: ScheduleSpec,
-    steps: int,
-    gradient_clip: float | None,
-    evaluate_every: int,
-) -> Task:
+def _optimisation(model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int) -> dict[str, Any]:
     built: Optimizer = build(optimizer, model.parameters())
-    return Task(model, measure, built, build(schedule, built, steps), steps, gradient_clip, evaluate_every)
+    return {"optimizer": built, "schedule": build(schedule, built, steps), "steps": steps}

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import nn
 
 from harness.clock import Clock
 from harness.data import Batch
 from harness.model import Output
+from harness.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,7 @@ class LocalStep:
     """One training step as one rank saw it."""
 
     step: int
+    """Completed steps, this one included."""
     loss: float
     learning_rate: float
     gradient_norm: float
@@ -28,35 +28,38 @@ class LocalStep:
 
 
 def train(
-    model: nn.Module,
-    load: Callable[[int], Batch],
-    measure: Callable[[Batch], Tensor],
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    gradient_clip: float | None,
-    clock: Clock,
-    steps: range,
+    task: Task, model: nn.Module, load: Callable[[int], Batch], clock: Clock, steps: range
 ) -> Iterator[LocalStep]:
-    """Train on the batch of each step in `steps`, yielding after each; the consumer may stop at any step."""
+    """Train `model`, which wraps task.model, yielding after each step; the consumer may stop at any."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    learning_rate = schedule.get_last_lr()[0]
     for step in steps:
+        clock.reset()
         with clock("data"):
             batch = load(step)
-            d = measure(batch)
+            d = task.measure(batch)
+            start = task.order.start(step, task.model.initial(d))
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
-            output = model(d)
+            output = model(d, start)
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
             loss.backward()
         with clock("optimizer"):
-            norm = nn.utils.clip_grad_norm_(parameters, gradient_clip or torch.inf)
+            norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
             # The reduced gradient is the same on all ranks, so they take this branch together.
             updated = bool(norm.isfinite())
             if updated:
-                optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        seconds = clock.read()
-        yield LocalStep(step + 1, float(loss.detach()), learning_rate, float(norm), updated, batch, output, seconds)
-        learning_rate = schedule.get_last_lr()[0]
+                task.optimizer.step()
+            task.optimizer.zero_grad()
+            learning_rate = float(task.schedule.get_last_lr()[0])
+            task.schedule.step()
+        task.order.keep(step, output.state)
+        yield LocalStep(
+            step=step + 1,
+            loss=float(loss.detach()),
+            learning_rate=learning_rate,
+            gradient_norm=float(norm),
+            updated=updated,
+            batch=batch,
+            output=output,
+            seconds=clock.read(),
+        )

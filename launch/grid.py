@@ -165,7 +165,8 @@ def _baseline_cell(grid: Grid, baseline: Any) -> Cell:
             parse_cell(grid.base)
     shared = {key: grid.base[key] for key in ("data", "physics", "precision", "operations") if key in grid.base}
     assert shared.keys() <= BaselineCell.model_fields.keys()
-    return parse_cell({"kind": "baseline", "baseline": baseline, **shared})
+    fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline}
+    return parse_cell(fields | shared)
 
 
 def _validated(fields: dict[str, Any]) -> Grid:

@@ -1,0 +1,109 @@
+"""Which cells are one method: everything that changes a result is the same but the seed; and how a method is called.
+
+A method is named by its model and backprop method (or baseline), then by whatever else differs within the grid,
+so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config import BaselineCell, Cell, TrainCell
+
+Config = dict[str, Any]
+"""Dotted field to value, of the fields that change a result."""
+
+CHOICES = ("model", "backprop", "schedule", "baseline")
+"""Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """How a method is shown."""
+
+    model: str
+    """The model, or the baseline: what the facets and markers of figures tell apart."""
+    variant: str
+    """The backprop method and whatever else differs; empty for most baselines."""
+
+    @property
+    def label(self) -> str:
+        """Unique in its grid."""
+        return f"{self.model} {self.variant}".strip()
+
+
+def flat_config(cell: Cell) -> Config:
+    """The fields that change the cell's result, dotted; lists become tuples."""
+    hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
+    fields = _flat(cell.to_json())
+    return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
+
+
+def key(config: Config, without: Collection[str] = ("seed",)) -> str:
+    """Equal for two cells that differ at most in the fields `without`."""
+    kept = {field: value for field, value in config.items() if field.partition(".")[0] not in without}
+    return json.dumps(kept, sort_keys=True)
+
+
+def protocol(config: Config) -> str:
+    """Equal for two cells whose scores may be compared: the same pictures seen through the same physics."""
+    kept = {field: value for field, value in config.items() if field.startswith(("data.", "physics."))}
+    return json.dumps(kept, sort_keys=True)
+
+
+def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
+    """Name the method of each cell: cell_id to name."""
+    named: dict[str, Name] = {}
+    for kind in {cell.kind for cell in cells.values()}:
+        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if cell.kind == kind}
+        differing = _differing(configs.values())
+        named |= {cell_id: _name(cells[cell_id], config, differing) for cell_id, config in configs.items()}
+    return named
+
+
+def short(name: str) -> str:
+    """A choice as a reader knows it: the class where it is named by import path."""
+    return name.rpartition(":")[2]
+
+
+def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
+    settings = [_setting(field, config[field], differing) for field in differing if field in config]
+    if isinstance(cell, TrainCell):
+        return Name(short(cell.model.name), " ".join([short(cell.backprop.name), *settings]))
+    if isinstance(cell, BaselineCell):
+        return Name(short(cell.baseline.name), " ".join(settings))
+    return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))
+
+
+def _setting(field: str, value: Any, differing: list[str]) -> str:
+    if field == "schedule.name":
+        return short(str(value))
+    last = field.rpartition(".")[2]
+    unique = sum(other.rpartition(".")[2] == last for other in differing) == 1
+    shown = list(value) if isinstance(value, tuple) else value
+    return f"{last if unique else field}={shown}"
+
+
+def _differing(configs: Iterable[Config]) -> list[str]:
+    """Fields, in the order of the config, by which cells of one kind must be told apart beside their names."""
+    values: dict[str, dict[str, set[Any]]] = {}
+    for config in configs:
+        for field, value in config.items():
+            head = field.partition(".")[0]
+            among = str(config[f"{head}.name"]) if head in CHOICES and not field.endswith(".name") else ""
+            values.setdefault(field, {}).setdefault(among, set()).add(value)
+    named_already = {"seed", "model.name", "backprop.name", "baseline.name"}
+    return [
+        field
+        for field, found in values.items()
+        if field not in named_already and any(len(distinct) > 1 for distinct in found.values())
+    ]
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", tuple(value) if isinstance(value, list) else value
