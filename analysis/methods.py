@@ -5,7 +5,7 @@ so that two rows of a table never carry the same name and what all rows share is
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Name:
 
 
 def flat_config(cell: Cell) -> Config:
-    """The fields that change the cell's result, dotted; lists become tuples."""
+    """The fields that change the cell's result, dotted."""
     hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
     fields = _flat(cell.to_json())
     return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
@@ -68,7 +68,7 @@ def short(name: str) -> str:
 
 
 def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
-    settings = [_setting(field, config[field], differing) for field in differing if field in config]
+    settings = [shown for field in differing if (shown := _setting(field, config, differing))]
     if isinstance(cell, TrainCell):
         return Name(short(cell.model.name), " ".join([short(cell.backprop.name), *settings]))
     if isinstance(cell, BaselineCell):
@@ -76,29 +76,41 @@ def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
     return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))
 
 
-def _setting(field: str, value: Any, differing: list[str]) -> str:
+def _setting(field: str, config: Config, differing: list[str]) -> str:
+    """One thing by which a method differs; nothing where the method has no such field."""
+    last = _last(field)
+    name = last if [_last(other) for other in differing].count(last) == 1 else field
+    if field not in config:
+        return name if _has_part(config, field) else ""
     if field == "schedule.name":
-        return short(str(value))
-    last = field.rpartition(".")[2]
-    unique = sum(other.rpartition(".")[2] == last for other in differing) == 1
-    shown = list(value) if isinstance(value, tuple) else value
-    return f"{last if unique else field}={shown}"
+        return short(str(config[field]))
+    return f"no {name}" if config[field] is None else f"{name}={config[field]}"
 
 
-def _differing(configs: Iterable[Config]) -> list[str]:
+def _last(field: str) -> str:
+    return field.removesuffix(".name").rpartition(".")[2]
+
+
+def _differing(configs: Collection[Config]) -> list[str]:
     """Fields, in the order of the config, by which cells of one kind must be told apart beside their names."""
-    values: dict[str, dict[str, set[Any]]] = {}
+    values: dict[str, dict[str, set[str]]] = {}
     for config in configs:
         for field, value in config.items():
             head = field.partition(".")[0]
-            among = str(config[f"{head}.name"]) if head in CHOICES and not field.endswith(".name") else ""
-            values.setdefault(field, {}).setdefault(among, set()).add(value)
+            among = str(config[f"{head}.name"]) if head in CHOICES and field != f"{head}.name" else ""
+            values.setdefault(field, {}).setdefault(among, set()).add(repr(value))
     named_already = {"seed", "model.name", "backprop.name", "baseline.name"}
     return [
         field
         for field, found in values.items()
-        if field not in named_already and any(len(distinct) > 1 for distinct in found.values())
+        if field not in named_already
+        and (any(len(distinct) > 1 for distinct in found.values()) or any(_has_part(c, field) for c in configs))
     ]
+
+
+def _has_part(config: Config, field: str) -> bool:
+    """Whether `field`, null elsewhere, is a mapping in this config."""
+    return any(other.startswith(f"{field}.") for other in config)
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,4 +118,4 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", tuple(value) if isinstance(value, list) else value
+            yield f"{prefix}{name}", value

@@ -1,0 +1,57 @@
+"""The `analysis` command line. Heavy modules are imported by the command that needs them: --help must be instant."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Turn what cells recorded into tables, figures and a report.",
+)
+
+
+@app.callback()
+def commands() -> None:
+    """Turn what cells recorded into tables, figures and a report."""
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a launched grid.", show_default=False)],
+    runs: Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")] = Path("runs"),
+    output: Annotated[Path | None, typer.Option(help="Where to write.", show_default="RUNS/grids/GRID/report")] = None,
+) -> None:
+    """Write the tables, the figures and report.html of a grid, finished or not.
+
+    \b
+    python -m analysis report demo
+    python -m analysis report demo --output paper/demo
+    """
+    from rich.console import Console
+
+    from analysis.report import report as make
+    from launch.runs import Runs
+
+    make(Runs(runs), name, output, Console())
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        from harness.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

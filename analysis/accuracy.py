@@ -1,0 +1,130 @@
+"""How good each method's reconstructions are: one row a method, seeds averaged, differences paired by picture."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import context, stats
+from analysis.load import GridData
+from analysis.stats import Estimate
+from analysis.tables import Column, Table
+
+COLUMNS = (
+    Column("label", "Method", rank=1),
+    Column("psnr", "PSNR, dB", ".2f", ("psnr_seed_std",), best="max", rank=1),
+    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
+    Column("legacy_psnr", "Legacy PSNR, dB", ".2f", ("legacy_psnr_seed_std",), best="max"),
+    Column("start_psnr", "PSNR at step 0, dB", ".2f"),
+    Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
+    Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),
+    Column("over_tikhonov", "Over Tikhonov, dB", "+.2f", ("over_tikhonov_error",), rank=5),
+    Column("over_tv", "Over TV, dB", "+.2f", ("over_tv_error",), rank=4),
+    Column("residual_median", "Median residual", ".1e"),
+    Column("residual_max", "Worst residual", ".1e", rank=8),
+    Column("nfe", "nfe", ".1f", rank=9),
+    Column("diverged", "Diverged", "d", rank=7),
+    Column("pictures", "Test pictures", "d"),
+    Column("seed_count", "Seeds", "d"),
+    Column("tuned", "Tuned parameter"),
+)
+
+REFERENCES = {"over_tikhonov": "tikhonov", "over_tv": "total-variation"}
+"""Baselines that every method is compared with."""
+
+
+def accuracy_frame(data: GridData) -> pd.DataFrame:
+    """One row a method that has a finished cell: baselines, then trained methods, each in the grid's order."""
+    methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
+    ordered = sorted(methods, key=lambda cells: cells["kind"].iloc[0] != "baseline")
+    return pd.DataFrame([_row(data, cells) for cells in ordered])
+
+
+def accuracy_table(data: GridData, frame: pd.DataFrame) -> Table:
+    """The accuracy table of a grid."""
+    cells = data.finished[data.finished["kind"] != "pretrain"]
+    notes = [
+        "PSNR and SSIM are means over test pictures on pixels clamped to their range; legacy PSNR is explained in the "
+        "report. nfe is the number of function evaluations of T per picture.",
+        "a ± b after a difference: mean over pictures, paired, and its standard error over pictures.",
+    ]
+    if len(frame) and frame["seed_count"].max() > 1:
+        notes.append("a ± b after a score: mean over seeds and standard deviation over seeds.")
+    caption, command = context.caption(data, cells), context.command(data.declared)
+    return Table("accuracy", "Accuracy", frame, COLUMNS, caption, command, notes)
+
+
+def final_test(data: GridData, cells: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """The newest scores of some cells on a split."""
+    latest = data.latest
+    return latest[latest["cell_id"].isin(cells["cell_id"]) & (latest["split"] == split)]
+
+
+def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
+    """The finished cell of a baseline under a protocol; of several, the one that is best on validation pictures."""
+    cells = data.finished
+    found = cells[(cells["protocol"] == protocol) & (cells["baseline"] == baseline)]
+    if len(found) < 2:
+        return found
+    means = final_test(data, found, "validation").groupby("cell_id")["psnr"].mean()
+    return found[found["cell_id"] == means.idxmax()]
+
+
+def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
+    """PSNR of some cells of one method over that of another's, paired by picture."""
+    ours, theirs = final_test(data, ours), final_test(data, theirs)
+    return stats.paired_difference(stats.by_picture(ours, "psnr"), stats.by_picture(theirs, "psnr"))
+
+
+def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
+    first = cells.iloc[0]
+    test = final_test(data, cells)
+    row: dict[str, Any] = {
+        "label": first["label"],
+        "group": first["kind"],
+        **{name: first[name] for name in ("model", "backprop", "schedule", "baseline", "variant")},
+        "seed_count": len(cells),
+        "pictures": test["picture"].nunique(),
+        "diverged": int(test["diverged"].sum()),
+        "validation_psnr": stats.over_seeds(final_test(data, cells, "validation"), "psnr")[0],
+    }
+    for score in ("psnr", "ssim", "legacy_psnr"):
+        row[score], row[f"{score}_seed_std"] = stats.over_seeds(test, score)
+    row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {"tuned": _tuned(data, first["cell_id"])}
+    for column, baseline in REFERENCES.items():
+        if first["baseline"] != baseline:
+            row |= _difference(column, compare(data, cells, reference(data, first["protocol"], baseline)))
+    return row | context.columns(cells) | {"protocol": first["protocol"], "method": first["method"]}
+
+
+def _fixed_point(data: GridData, cells: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
+    """What only a trained equilibrium has: a start, a residual, and the same model trained by jfb."""
+    first = cells.iloc[0]
+    all_test = data.evaluations[(data.evaluations["split"] == "test") & (data.evaluations["step"] == 0)]
+    start = all_test[all_test["cell_id"].isin(cells["cell_id"])]
+    gain = stats.paired_difference(stats.by_picture(test, "psnr"), stats.by_picture(start, "psnr"))
+    jfb = data.finished[(data.finished["family"] == first["family"]) & (data.finished["backprop"] == "jfb")]
+    over_jfb = compare(data, cells, jfb) if first["backprop"] != "jfb" else stats.estimate(pd.Series(dtype=float))
+    return {
+        "start_psnr": stats.over_seeds(start, "psnr")[0],
+        **_difference("gain", gain),
+        **_difference("over_jfb", over_jfb),
+        "residual_median": test["residual"].median(),
+        "residual_max": test["residual"].max(),
+        "nfe": stats.over_seeds(test, "nfe")[0],
+        "tol": first["tol"],
+        "unconverged": int((test["residual"] > first["tol"]).sum()) if first["tol"] is not None else math.nan,
+    }
+
+
+def _difference(name: str, found: Estimate) -> dict[str, float]:
+    return {name: found.mean, f"{name}_error": found.error}
+
+
+def _tuned(data: GridData, cell_id: str) -> str:
+    """The parameter that a baseline's search chose."""
+    search = data.searches[data.searches["cell_id"] == cell_id]
+    if search.empty:
+        return ""
+    first = search.iloc[0]
+    return f"{first['parameter']} {first['chosen']:.3g}, {'interior' if first['interior'] else 'at the edge'}"

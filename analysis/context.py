@@ -1,0 +1,128 @@
+"""Under which conditions numbers were made, in one line and as columns, and the command that makes them again."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.load import GridData
+from analysis.methods import short
+from harness.config import ConfigError
+from launch.grid import Grid, override, parse_assignment, read_grid, shipped_names
+
+COMMIT_DIGITS = 12
+
+
+def caption(data: GridData, cells: pd.DataFrame) -> str:
+    """Data, protocol, device, seeds, ranks, steps and commit of some cells, as one line."""
+    if cells.empty:
+        return "No cell of this kind is finished."
+    trained = cells[cells["kind"] == "train"]
+    test = data.evaluations[data.evaluations["split"] == "test"]
+    sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
+    parts = [
+        f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px, {_join(sizes)} test pictures",
+        _physics(cells),
+        f"device: {_join(cells['device'])}",
+        f"trained: {_training(trained)}" if len(trained) else "nothing trained",
+        f"commit: {_join(commits(cells))}",
+    ]
+    return "; ".join(parts) + "."
+
+
+def commits(cells: pd.DataFrame) -> list[str]:
+    """The code of each cell, as `0eb6bad604a5 (dirty)`; `unknown` outside a repository."""
+    return [
+        " ".join(commit[:COMMIT_DIGITS] for commit in str(row.commit).split()) + (" (dirty)" if row.dirty else "")
+        if row.commit
+        else "unknown"
+        for row in cells[["commit", "dirty"]].itertuples()
+    ]
+
+
+def columns(cells: pd.DataFrame) -> dict[str, Any]:
+    """The same conditions as columns of a CSV: one method's row."""
+    fields = [
+        field
+        for field in cells.columns
+        if field.startswith(("data.", "physics.")) or field in ("world_size", "steps", "global_batch_size", "device")
+    ]
+    present = {field: _join(cells[field]) for field in fields if cells[field].notna().any()}
+    return {
+        "seeds": _join(cells["seed"]),
+        **present,
+        "commit": _join(commit for found in cells["commit"] for commit in found.split()),
+        "dirty": bool(cells["dirty"].any()),
+        "cells": _join(cells["cell_id"], " "),
+    }
+
+
+def command(declared: Mapping[str, Any]) -> str:
+    """The shortest command line that launches this grid: a shipped grid with overrides, else its own file."""
+    candidates = [found for name in shipped_names() if (found := _overrides(name, declared)) is not None]
+    if not candidates:
+        return "python -m launch grid grid.yaml (the file beside this report)"
+    return shlex.join(["python", "-m", "launch", "grid", *min(candidates, key=len)])
+
+
+def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
+    """The arguments that turn a shipped grid into the declared one, if there are such."""
+    base = read_grid(shipped)
+    before, after = _leaves(base.model_dump(mode="json")), _leaves(dict(declared))
+    changed = {field: value for field, value in after.items() if before.get(field, ...) != value}
+    axes = {"baselines", *declared["grid"]}
+    arguments = [f"{field}={_words(value) if field in axes else _yaml(value)}" for field, value in changed.items()]
+    try:
+        again = override(base, map(parse_assignment, arguments))
+        return [shipped, *arguments] if again == Grid.model_validate(declared) else None
+    except ConfigError:
+        return None
+
+
+def _leaves(grid: dict[str, Any]) -> dict[str, Any]:
+    """A grid as the command line names its parts: base fields dotted, axes and baselines by name."""
+    leaves = {"name": grid["name"], "baselines": grid["baselines"], **grid["grid"]}
+    return {**_dotted(grid["base"]), **leaves}
+
+
+def _dotted(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in fields.items():
+        leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _words(values: list[Any]) -> str:
+    """An axis."""
+    return ",".join(map(_yaml, values)) if values else "[]"
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML reads it again; a float without a point would come back as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    return json.dumps(value)
+
+
+def _physics(cells: pd.DataFrame) -> str:
+    names = [field for field in cells.columns if field.startswith("physics.") and field != "physics.name"]
+    known = cells[cells["kind"] != "pretrain"]
+    fields = [f"{field.removeprefix('physics.').replace('_', ' ')} {_join(known[field])}" for field in sorted(names)]
+    return f"physics: {_join(map(short, known['physics.name']))}, {', '.join(fields)}"
+
+
+def _training(trained: pd.DataFrame) -> str:
+    return (
+        f"{_join(trained['steps'])} steps, global batch {_join(trained['global_batch_size'])}, "
+        f"seed {_join(trained['seed'], ', ')}, world size {_join(trained['world_size'])}"
+    )
+
+
+def _join(values: Iterable[Any], separator: str = " / ") -> str:
+    """Each distinct value once."""
+    return separator.join(dict.fromkeys(str(value) for value in values if value is not None and value == value))

@@ -1,0 +1,121 @@
+"""Test pictures side by side, as in the paper's Table 1: a row a picture, a column a method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from analysis.accuracy import final_test
+from analysis.figures import Figure, render, style
+from analysis.load import GridData
+
+BASELINES = {"degraded": "measurement", "direct-inverse": "direct inverse", "gradient-descent": "gradient descent",
+             "total-variation": "total variation"}  # fmt: skip
+"""The baselines shown, in order, by their headings."""
+ROWS = 4
+COLUMNS = 13
+"""Most columns of one figure; the trained methods of a large grid go on in another one."""
+INCHES = 1.0
+"""Width of one column."""
+HEADING = 0.2
+"""Height of one line of text, in columns."""
+GAP = 0.015
+"""Between two pictures, in columns."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One method's reconstructions."""
+
+    heading: str
+    files: dict[int, Path]
+    """Picture index to image."""
+    psnr: dict[int, float]
+
+
+def comparisons(data: GridData) -> list[Figure]:
+    """One figure for each set of comparable cells and each dozen of methods."""
+    figures: list[Figure] = []
+    scored = data.finished[data.finished["kind"] != "pretrain"]
+    with style():
+        for _, cells in scored.groupby("protocol", sort=False):
+            for columns in _pages(data, cells):
+                figure = _draw(columns, len(figures) + 1)
+                figures += [figure] if figure else []
+    return figures
+
+
+def _pages(data: GridData, cells: pd.DataFrame) -> list[list[Column]]:
+    """The columns of each figure: truth and baselines come first in all of them."""
+    columns = {str(row["cell_id"]): _column(data, row) for row in cells.to_dict("records")}
+    columns = {cell_id: column for cell_id, column in columns.items() if column.files}
+    if not columns:
+        return []
+    by_baseline = dict(zip(cells["baseline"], cells["cell_id"], strict=True))
+    fixed = [columns[by_baseline[name]] for name in BASELINES if by_baseline.get(name) in columns]
+    first_seeds = cells[cells["kind"] == "train"].drop_duplicates("method")["cell_id"]
+    trained = [columns[str(cell_id)] for cell_id in first_seeds if cell_id in columns]
+    truth = Column("ground truth", _truth(data, list(columns)), {})
+    size = COLUMNS - 1 - len(fixed)
+    return [[truth, *fixed, *trained[first : first + size]] for first in range(0, max(1, len(trained)), size)]
+
+
+def _column(data: GridData, cell: dict[Any, Any]) -> Column:
+    folder = data.folders[cell["cell_id"]].reconstructions
+    scores = final_test(data, data.cells[data.cells["cell_id"] == cell["cell_id"]])
+    psnr = dict(zip(scores["picture"].astype(int), scores["psnr"].astype(float), strict=True))
+    heading = BASELINES.get(cell["baseline"], cell["label"].replace(" ", "\n"))
+    return Column(heading, _images(folder, "output"), psnr)
+
+
+def _images(folder: Path, kind: str) -> dict[int, Path]:
+    return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob(f"[0-9]*-{kind}.png"))}
+
+
+def _truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
+    found: dict[int, Path] = {}
+    for cell_id in cell_ids:
+        found = {**_images(data.folders[cell_id].reconstructions, "truth"), **found}
+    return found
+
+
+def _draw(columns: list[Column], number: int) -> Figure | None:
+    """Pictures that most methods have kept come first; what a method has not kept stays empty."""
+    kept = pd.Series([index for column in columns for index in column.files]).value_counts()
+    rows = sorted(sorted(kept.index, key=lambda index: (-kept[index], index))[:ROWS])
+    if not rows:
+        return None
+    top = HEADING * max(column.heading.count("\n") + 1 for column in columns)
+    height = top + len(rows) * (1 + HEADING)
+    canvas = Canvas(figsize=(len(columns) * INCHES, height * INCHES))
+    # One axes for all, in units of a picture's width: fifty axes would take a second to set up.
+    axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, len(columns)), ylim=(height, 0))
+    axes.set_axis_off()
+    for left, column in enumerate(columns):
+        axes.text(left + 0.5, top - 0.05, column.heading, ha="center", va="bottom", fontsize=7.5)
+        for row, index in enumerate(rows):
+            _show(axes, column, index, left, top + row * (1 + HEADING))
+    caption = (
+        f"Test pictures {', '.join(map(str, rows))}, under each its standard PSNR in dB; first seed of each method."
+    )
+    return render("pictures" if number == 1 else f"pictures-{number}", "Reconstructions", caption, canvas)
+
+
+def _show(axes: Axes, column: Column, index: int, left: float, top: float) -> None:
+    if index in column.files:
+        extent = (left + GAP, left + 1 - GAP, top + 1 - GAP, top + GAP)
+        axes.imshow(_pixels(column.files[index]), extent=extent, aspect="auto", interpolation="nearest")
+    if index in column.psnr:
+        axes.text(left + 0.5, top + 1, f"{column.psnr[index]:.2f}", ha="center", va="top", fontsize=7.5)
+
+
+def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,141 @@
+"""Writes a grid's report: one self-contained HTML file, and its tables and figures as files of their own."""
+
+import base64
+import json
+import os
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+
+from analysis import context, tables
+from analysis.accuracy import accuracy_frame, accuracy_table
+from analysis.cost import cost_frame, cost_table
+from analysis.figures import Figure, grid_figures
+from analysis.findings import Finding, findings
+from analysis.load import GridData, load
+from analysis.pictures import comparisons
+from analysis.tables import Table
+from harness.config import ConfigError
+from harness.folder import write_atomically
+from launch.runs import Runs
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows."""
+
+    data: GridData
+    findings: list[Finding]
+    accuracy: Table
+    cost: Table
+    figures: list[Figure]
+    pictures: list[Figure]
+
+
+def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path:
+    """Read, compute, write and print the report of a grid; the path of its HTML file.
+
+    Raises:
+        ConfigError: no such grid was launched, or the report cannot be written there.
+    """
+    made = build(load(runs, grid))
+    folder = output or runs.grid_folder(grid) / "report"
+    path = write(made, folder)
+    show(made, console)
+    console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
+    return path
+
+
+def build(data: GridData) -> Report:
+    """Compute everything."""
+    accuracy, cost = accuracy_frame(data), cost_frame(data)
+    return Report(
+        data,
+        findings(data, accuracy, cost),
+        accuracy_table(data, accuracy),
+        cost_table(data, cost),
+        grid_figures(data, accuracy, cost),
+        comparisons(data),
+    )
+
+
+def show(made: Report, console: Console) -> None:
+    """Print both tables and what is missing from them."""
+    for table in (made.accuracy, made.cost):
+        if len(table.frame):
+            console.print(tables.to_rich(table, console.width))
+            console.print(f"[dim]{escape(table.caption)}[/]\n", highlight=False)
+    for row in made.data.missing.itertuples():
+        console.print(f"[yellow]missing[/] {escape(f'{row.cell_id}: {row.problem}')}", soft_wrap=True, highlight=False)
+
+
+def write(made: Report, folder: Path) -> Path:
+    """Write every file of the report, each atomically; the path of the HTML file.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        _write_files(made, folder)
+        write_atomically(folder / "report.html", to_html(made))
+    except OSError as error:
+        raise ConfigError(f"output: cannot write to {folder} ({error.strerror})") from None
+    return folder / "report.html"
+
+
+def to_html(made: Report) -> str:
+    """The page; it refers to nothing outside itself."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    environment.filters["minus"] = lambda text: text.replace("-", "\N{MINUS SIGN}") if text[:1] == "-" else text
+    template = resources.files("analysis").joinpath("report.html").read_text(encoding="utf-8")
+    data = made.data
+    return environment.from_string(template).render(
+        report=made,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        celeba=bool((data.cells["data"] == "celeba").any()),
+        command=context.command(data.declared),
+        cells=data.cells.to_dict("records"),
+        missing=data.missing.to_dict("records"),
+        environment=_environment(data.environments, len(data.finished)),
+    )
+
+
+def _write_files(made: Report, folder: Path) -> None:
+    for table in (made.accuracy, made.cost):
+        write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
+        write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
+        write_atomically(folder / f"{table.name}.tex", tables.to_latex(table))
+    for figure in (*made.figures, *made.pictures):
+        _write_bytes(folder / f"{figure.name}.png", figure.png)
+        _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)
+    # JSON is YAML, so a launch can read the declared grid again.
+    write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _environment(environments: pd.DataFrame, cells: int) -> list[dict[str, Any]]:
+    """Each property with its values, and the number of cells where there are several."""
+    rows = []
+    for key, found in environments.groupby("key", sort=False) if cells else []:
+        counts = found.groupby("value", sort=False)["cell_id"].nunique()
+        shown = [
+            f"{value or 'unknown'}" + (f" ({count} cells)" if len(counts) > 1 else "")
+            for value, count in counts.items()
+        ]
+        rows.append({"key": str(key).removeprefix("version_").replace("_", " "), "values": shown})
+    return rows

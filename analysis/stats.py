@@ -1,0 +1,68 @@
+"""Means and their uncertainty. Methods are compared picture by picture: all see the same noise on one picture."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+Verdict = Literal["above", "below", "undecided"]
+
+STANDARD_ERRORS = 2.0
+"""A difference is called one where it is larger than this many standard errors."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how well it is known."""
+
+    mean: float
+    error: float
+    """Standard error of the mean; nan for fewer than two values."""
+    count: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the mean is told apart from zero."""
+        if not self.count or not abs(self.mean) > STANDARD_ERRORS * self.error:
+            return "undecided"
+        return "above" if self.mean > 0 else "below"
+
+    def __str__(self) -> str:
+        """`+0.52 ± 0.08`."""
+        error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
+        return f"{self.mean:+.2f}{error}"
+
+
+def estimate(values: "pd.Series[float]") -> Estimate:
+    """Mean and standard error of independent values."""
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return Estimate(float(values.mean()) if count else math.nan, error, count)
+
+
+def paired_difference(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> Estimate:
+    """Mean of the differences on the pictures that both scored; both are indexed by picture."""
+    common = ours.index.intersection(theirs.index)
+    return estimate(ours.loc[common] - theirs.loc[common])
+
+
+def by_picture(evaluations: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """One value a picture: the mean over seeds."""
+    series: pd.Series[float] = evaluations.groupby("picture")[column].mean()
+    return series
+
+
+def over_seeds(evaluations: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Mean over seeds of each seed's mean over pictures, and the standard deviation of those; nan for one seed."""
+    means = evaluations.groupby("cell_id")[column].mean()
+    return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else math.nan
+
+
+def quantiles(values: "pd.Series[float]", name: str) -> dict[str, float]:
+    """Median, 90th percentile and maximum under `name_...`; nan where there is no value."""
+    return {
+        f"{name}_median": float(values.median()),
+        f"{name}_p90": float(values.quantile(0.9)),
+        f"{name}_max": float(values.max()),
+    }

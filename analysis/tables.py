@@ -1,0 +1,235 @@
+"""One table, declared once, as text for a terminal, a spreadsheet, Markdown and LaTeX."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+from rich.table import Table as RichTable
+from rich.text import Text
+
+NOTHING = "\N{EN DASH}"
+INFINITY = "\N{INFINITY}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a frame is shown."""
+
+    key: str
+    label: str
+    """With its unit."""
+    spec: str = ""
+    """Format specification of a number; empty for text."""
+    beside: tuple[str, ...] = ()
+    """Further keys shown in the same place, such as an uncertainty."""
+    joiner: str = " ± "
+    best: Literal["max", "min", ""] = ""
+    """Which value of the column is set in bold."""
+    scale: float = 1.0
+    """The shown number is the value times this."""
+    rank: int = 0
+    """Shown in a terminal before columns of a higher rank as far as the width goes; 0 is never shown there."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One place of a table."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame and how to show it. Its `group` column, not shown itself, draws a rule wherever it changes."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    caption: str
+    """The conditions under which the numbers were made."""
+    command: str
+    """What makes them again."""
+    notes: list[str] = field(default_factory=list)
+    best_within: str = "protocol"
+    """Values are compared, for bold, among the rows that agree in this column of the frame."""
+
+    def rows(self, columns: tuple[Column, ...] | None = None) -> list[list[Shown]]:
+        """The formatted table."""
+        chosen = self.columns if columns is None else columns
+        best = {column.key: self._best(column) for column in chosen}
+        return [
+            [Shown(_text(column, row), position in best[column.key]) for column in chosen]
+            for position, row in enumerate(self.records())
+        ]
+
+    def records(self) -> list[dict[str, Any]]:
+        """The frame's rows."""
+        return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
+
+    def groups(self) -> list[str]:
+        """The group of each row."""
+        return [str(group) for group in self.frame["group"]] if "group" in self.frame else [""] * len(self.frame)
+
+    def _best(self, column: Column) -> set[int]:
+        """Positions of the best values; ties at the shown precision are all best, a lone value is not."""
+        if not column.best or column.key not in self.frame or self.frame.empty:
+            return set()
+        records, positions = self.records(), set()
+        for _, rows in _positions(records, self.best_within):
+            numbers = {k: float(records[k][column.key]) for k in rows if _is_finite(records[k][column.key])}
+            if len(numbers) < 2:
+                continue
+            winner = (max if column.best == "max" else min)(numbers.values())
+            shown = _number(column, winner)
+            positions |= {k for k, number in numbers.items() if _number(column, number) == shown}
+        return positions
+
+
+def to_rich(table: Table, width: int) -> RichTable:
+    """As many columns as a terminal of this width holds, the most telling ones first."""
+    widths = _fitting(table, width)
+    columns = tuple(column for column in table.columns if column.key in widths)
+    shown = RichTable(
+        title=table.title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+    for column in columns:
+        shown.add_column(column.label, justify="right" if column.spec else "left", width=widths[column.key])
+    groups = table.groups()
+    for position, row in enumerate(table.rows(columns)):
+        if position and groups[position] != groups[position - 1]:
+            shown.add_row()
+        shown.add_row(*(_rich(place) for place in row))
+    return shown
+
+
+def _fitting(table: Table, width: int) -> dict[str, int]:
+    """The columns that are shown, by key, and how wide each is; its label is broken between words."""
+    fitting: dict[str, int] = {}
+    for column in sorted((column for column in table.columns if column.rank), key=lambda column: column.rank):
+        words = [*column.label.split(), *(row[0].text for row in table.rows((column,)))]
+        fitting[column.key] = max(map(len, words))
+        if len(fitting) > 2 and sum(fitting.values()) + 2 * len(fitting) - 2 > width:
+            del fitting[column.key]
+            break
+    return fitting
+
+
+def _rich(shown: Shown) -> Text:
+    """Never wrapped: a number broken over two lines is unreadable."""
+    return Text(shown.text, style="bold" if shown.bold else "", no_wrap=True, overflow="ellipsis")
+
+
+def to_csv(table: Table) -> str:
+    """Every column of the frame in full precision."""
+    return table.frame.to_csv(index=False)
+
+
+def to_markdown(table: Table) -> str:
+    """Title, caption, table and notes."""
+    header = [_escape_markdown(column.label) for column in table.columns]
+    rule = ["---:" if column.spec else ":---" for column in table.columns]
+    body = [[_markdown(shown) for shown in row] for row in table.rows()]
+    lines = [f"| {' | '.join(row)} |" for row in [header, rule, *body]]
+    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
+    caption = f"{_escape_markdown(table.caption)} Command: `{table.command}`"
+    return "\n".join([f"### {table.title}", "", caption, "", *lines, "", *notes, ""])
+
+
+def to_latex(table: Table) -> str:
+    """A table environment to paste; needs booktabs and graphicx."""
+    alignment = "".join("r" if column.spec else "l" for column in table.columns)
+    command = escape_latex(table.command).replace("'", "\\textquotesingle{}")
+    lines = [
+        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{escape_latex(f'{table.title}. {table.caption}')} Command: \\texttt{{{command}}}}}",
+        f"\\label{{tab:{table.name}}}",
+        "\\resizebox{\\linewidth}{!}{%",
+        f"\\begin{{tabular}}{{{alignment}}}",
+        "\\toprule",
+        _latex_row(escape_latex(column.label) for column in table.columns),
+        "\\midrule",
+        *_latex_body(table),
+        "\\bottomrule",
+        "\\end{tabular}}",
+        *(f"\\par\\smallskip\\footnotesize {escape_latex(note)}" for note in table.notes),
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it reads, whatever font encoding it uses."""
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    negative = re.sub(r"(?<!\w)-(?=[\d$])", "$-$", escaped)
+    return re.sub(r"(?<![\w.])(\d\.\d+)e(-?\d+)(?!\w)", r"$\1\\times 10^{\2}$", negative)
+
+
+_LATEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "{\\char34}",
+    "±": "$\\pm$", "\N{MULTIPLICATION SIGN}": "$\\times$", INFINITY: "$\\infty$", NOTHING: "--",
+}  # fmt: skip
+
+
+def _latex_body(table: Table) -> Iterator[str]:
+    groups = table.groups()
+    for position, row in enumerate(table.rows()):
+        if position and groups[position] != groups[position - 1]:
+            yield "\\midrule"
+        texts = (escape_latex(shown.text) for shown in row)
+        yield _latex_row(
+            f"{{\\boldmath\\textbf{{{text}}}}}" if s.bold else text for text, s in zip(texts, row, strict=True)
+        )
+
+
+def _latex_row(texts: Iterable[str]) -> str:
+    return " & ".join(texts) + " \\\\"
+
+
+def _markdown(shown: Shown) -> str:
+    text = _escape_markdown(shown.text)
+    return f"**{text}**" if shown.bold else text
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
+def _text(column: Column, row: dict[str, Any]) -> str:
+    """A value, and what stands beside it where that is known."""
+    keys = (column.key, *column.beside)
+    if not column.spec:
+        value = row.get(column.key)
+        return NOTHING if value is None or value != value or value == "" else str(value)
+    first, *others = (_number(column, row.get(key), first=key == column.key) for key in keys)
+    shown = [first, *(text for text in others if text != NOTHING)]
+    return first if set(shown) == {first} else column.joiner.join(shown)
+
+
+def _number(column: Column, value: Any, first: bool = True) -> str:
+    if value is None or value != value:
+        return NOTHING
+    scaled = float(value) * column.scale
+    if math.isinf(scaled):
+        return INFINITY if scaled > 0 else f"-{INFINITY}"
+    spec = column.spec if first else column.spec.removeprefix("+")
+    shown = format(round(scaled) if spec in ("d", ",d") else scaled, spec)
+    return re.sub(r"e([-+])0*(\d)", lambda match: f"e{match[1].strip('+')}{match[2]}", shown)
+
+
+def _is_finite(value: Any) -> bool:
+    return value is not None and math.isfinite(float(value))
+
+
+def _positions(records: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[int]]]:
+    groups: dict[str, list[int]] = {}
+    for position, record in enumerate(records):
+        groups.setdefault(str(record.get(key, "")), []).append(position)
+    yield from groups.items()

@@ -1,0 +1,200 @@
+"""Grids that look like finished ones, written through the real directories and records; nothing here imports torch."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
+from harness.folder import CellFolder, CellStatus
+from harness.record import AnyEvent, Checkpoint, End, Evaluation, Probe, Search, Start, Step
+from launch.grid import override, parse_assignment, plan, read_grid
+from launch.runs import Runs
+
+PICTURES = {"validation": range(20, 26), "test": range(30, 38)}
+BASELINES = {"degraded": 24.8, "direct-inverse": 5.5, "gradient-descent": 29.4, "tikhonov": 28.9, "total-variation": 34.0}
+TUNED = {"gradient-descent": "iterations", "tikhonov": "weight", "total-variation": "weight"}
+MODELS = {"de-grad": 33.9, "de-prox": 33.4, "de-admm": 33.1, "de-hqs": 34.6}
+ENVIRONMENT = {"git_commit": "a" * 40, "git_dirty": False, "device": "cpu", "host": "node1", "version_torch": "2.13.0"}
+
+
+@dataclass
+class Fake:
+    """How one made-up cell is to turn out."""
+
+    psnr: float
+    """Mean over the test pictures."""
+    start_psnr: float = 32.0
+    state: str = "finished"
+    message: str = ""
+    seconds: float = 0.1
+    """Of a step's forward solve, the other phases being small."""
+    residual: float = 5e-5
+    diverged: list[int] = field(default_factory=list)
+    interior: bool = True
+    environment: Mapping[str, Any] = field(default_factory=lambda: dict(ENVIRONMENT))
+
+
+def default(cell: Cell) -> Fake:
+    """A plausible outcome."""
+    if isinstance(cell, TrainCell):
+        jfb = cell.backprop.name == "jfb"
+        psnr = MODELS[cell.model.name] + (0 if jfb else 0.3) + 0.1 * cell.seed
+        return Fake(psnr, seconds=0.1 if jfb else 0.25)
+    return Fake(BASELINES[cell.baseline.name] if isinstance(cell, BaselineCell) else 36.0)
+
+
+Change = Callable[[Cell, Fake], None]
+
+
+def make(root: Path, *overrides: str, change: Change = lambda cell, fake: None) -> Runs:
+    """A launched `demo` grid whose cells turned out as `default`, changed by `change`, says."""
+    runs = Runs(root)
+    grid = override(read_grid("demo"), map(parse_assignment, overrides))
+    cells = plan(grid)
+    runs.write_plan(grid, cells)
+    for cell in cells:
+        fake = default(cell)
+        change(cell, fake)
+        if fake.state != "planned":
+            write(runs.cell(cell.cell_id), cell, fake)
+    return runs
+
+
+def write(folder: CellFolder, cell: Cell, fake: Fake) -> None:
+    """One attempt at a cell."""
+    steps = cell.steps if isinstance(cell, TrainCell) else cell.pretraining.steps if isinstance(cell, PretrainCell) else 0
+    append(folder, events(cell, fake, steps))
+    status = {"state": fake.state, "step": steps, "steps": steps, "attempt": 0, "message": fake.message}
+    folder.write_status(CellStatus.model_validate(status))
+    if fake.state == "finished" and not isinstance(cell, PretrainCell):
+        draw(folder, fake)
+
+
+def append(folder: CellFolder, record: list[AnyEvent]) -> None:
+    """A new attempt with this record."""
+    with folder.open_record(folder.new_attempt()) as lines:
+        lines.writelines(event.model_dump_json() + "\n" for event in record)
+
+
+def events(cell: Cell, fake: Fake, steps: int) -> list[AnyEvent]:
+    """The record of a cell that ran through."""
+    record: list[AnyEvent] = [Start(time=0.0, resumed_from=0, environment=dict(fake.environment))]
+    if isinstance(cell, BaselineCell):
+        record += search(cell, fake)
+    if steps:
+        record.append(evaluation("validation", 0, fake.start_psnr, fake))
+    if isinstance(cell, TrainCell):
+        record.append(evaluation("test", 0, fake.start_psnr, fake))
+    record += [step(number, steps, fake, cell) for number in range(1, steps + 1)]
+    for number in range(50, steps, 50) if isinstance(cell, TrainCell) else ():
+        reached = fake.start_psnr + (fake.psnr - fake.start_psnr) * number / steps
+        record.append(evaluation("validation", number, reached, fake))
+    record.append(evaluation("validation", steps, fake.psnr, fake))
+    if steps:
+        record.append(Checkpoint(time=1.0, step=steps))
+    if fake.state != "finished":
+        return record
+    if not isinstance(cell, PretrainCell):
+        record.append(evaluation("test", steps, fake.psnr, fake))
+    if isinstance(cell, TrainCell):
+        record.append(probe(steps, fake))
+    return [*record, End(time=2.0, seconds=12.0)]
+
+
+def evaluation(split: Any, number: int, psnr: float, fake: Fake) -> Evaluation:
+    """Scores that differ from picture to picture alike for all methods, and by a little in their own way."""
+    pictures = list(PICTURES[split])
+    own = np.random.default_rng([number, round(psnr * 1e6)]).normal(0, 0.05, len(pictures))
+    scores = psnr + np.linspace(-3, 3, len(pictures)) + own - own.mean()
+    return Evaluation(
+        time=1.0,
+        step=number,
+        split=split,
+        indices=pictures,
+        psnr=scores.tolist(),
+        ssim=(scores / 40).clip(0, 1).tolist(),
+        legacy_psnr=(scores - 6.02).tolist(),
+        nfe=[20.0] * len(pictures),
+        residual=[fake.residual] * len(pictures),
+        diverged=fake.diverged if number else [],
+    )
+
+
+def step(number: int, steps: int, fake: Fake, cell: Cell) -> Step:
+    """A training step; the first ones are slow."""
+    noise = np.random.default_rng([number, round(fake.psnr * 1e6)])
+    warming = 5.0 if number <= 3 else 1.0
+    implicit = isinstance(cell, TrainCell) and cell.backprop.name == "implicit"
+    forward = fake.seconds * warming * float(noise.uniform(0.95, 1.15))
+    return Step(
+        time=1.0,
+        step=number,
+        loss=float(0.004 * np.exp(-2 * number / steps) * noise.lognormal(0, 0.25)),
+        learning_rate=1e-3 * (1 - number / steps),
+        gradient_norm=0.1,
+        nfe=20.0,
+        nfe_imbalance=1.1,
+        residual=fake.residual,
+        diverged=[],
+        adjoint_nfe=18.0 if implicit else 0.0,
+        adjoint_residual=0.0,
+        seconds={"data": 0.002, "forward_solve": forward, "parameter_gradient": 0.06, "optimizer": 0.003}
+        | ({"adjoint_solve": 0.12} if implicit else {}),
+    )
+
+
+def probe(number: int, fake: Fake) -> Probe:
+    """The cost of one gradient."""
+    return Probe(
+        time=1.0,
+        step=number,
+        peak_allocated_bytes=round(60e6 + fake.seconds * 1e8),
+        saved_bytes=round(9e6 + fake.seconds * 1e7),
+        flops=round(fake.seconds * 1e11),
+        seconds=fake.seconds,
+        seconds_spread=0.01,
+        exposed_communication=0.004,
+        gradient_bytes=118036,
+    )
+
+
+def search(cell: BaselineCell, fake: Fake) -> list[AnyEvent]:
+    """The search of a baseline that has a parameter."""
+    if cell.baseline.name not in TUNED:
+        return []
+    candidates, scores = [0.01, 0.02, 0.04, 0.08], [20.0, 24.0, 23.0, 21.0] if fake.interior else [20.0, 22, 24, 26]
+    chosen = candidates[int(np.argmax(scores))]
+    parameter = TUNED[cell.baseline.name]
+    found = {"parameter": parameter, "candidates": candidates, "psnr": scores, "chosen": chosen}
+    return [Search.model_validate({"time": 0.5, "interior": fake.interior, **found})]
+
+
+def draw(folder: CellFolder, fake: Fake) -> None:
+    """Two reconstructed pictures and their truths."""
+    folder.reconstructions.mkdir(parents=True, exist_ok=True)
+    across, down = np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 64))
+    for index in (30, 31):
+        truth = np.stack([across, down, (across * index) % 255], axis=-1)
+        noise = np.random.default_rng(index).normal(0, 255 * 10 ** (-fake.psnr / 20), truth.shape)
+        for kind, pixels in (("truth", truth), ("output", truth + noise)):
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder.reconstructions / f"{index:06d}-{kind}.png")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Callable[..., Runs]:
+    """Makes a launched grid below the test's own directory."""
+    return lambda *overrides, change=lambda cell, fake: None: make(tmp_path / "runs", *overrides, change=change)
+
+
+def edit_grid(runs: Runs, grid: str, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change a grid.json in place."""
+    path = runs.grid_folder(grid) / "grid.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
