@@ -52,8 +52,10 @@ def evaluate(reconstruct: Reconstruct, loader: Loader, indices: list[int], batch
 def score(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> tuple[float, float, float]:
     """Standard PSNR, SSIM and legacy PSNR of one (3, height, width) picture.
 
-    Standard: clamped to the pixel range, peak = its width. Legacy: the figure of the code behind the paper and Gilton
-    et al., -10 log10 of the unclamped mean squared error on [-1, 1] with peak 1, 6.02 dB lower for the same error.
+    Standard: clamped to the pixel range, peak = its width. SSIM: on the picture mapped to [0, 1] whatever range the
+    model works on, for SSIM compares means and changes with a shift. Legacy: the figure of the code behind the paper
+    and Gilton et al., -10 log10 of the unclamped mean squared error on [-1, 1] with peak 1, 6.02 dB lower for the
+    same error.
     """
     low, high = value_range
     to_unit = 1 / (high - low)

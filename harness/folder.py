@@ -11,6 +11,7 @@ reconstructions/      a few test pictures, PNG
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,10 +107,11 @@ class CellFolder:
             CellBusy: another process owns it.
         """
         with open(self.path / "lock", "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CellBusy(f"{self.cell_id} is being run by another process") from None
+            # A second try, for someone may just be asking whether the lock is free.
+            if not _try_lock(lock):
+                time.sleep(1)
+                if not _try_lock(lock):
+                    raise CellBusy(f"{self.cell_id} is being run by another process")
             yield
 
     def new_attempt(self) -> int:
@@ -137,11 +139,16 @@ class CellFolder:
             return []
 
     def _is_locked(self) -> bool:
-        try:
-            with self.locked():
-                return False
-        except CellBusy:
-            return True
+        with open(self.path / "lock", "a") as lock:
+            return not _try_lock(lock)
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 Loss = Callable[[], Tensor]
 """Runs the forward pass on the fixed batch."""
@@ -88,6 +89,7 @@ def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, in
         return tensor
 
     flops = FlopCounterMode(display=False)
+    flops.mod_tracker = _NoModules()
     with PeakMemory(device) as peak, flops:
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             value = loss()
@@ -96,6 +98,16 @@ def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, in
         del value
     model.zero_grad()
     return peak.bytes, held, int(flops.get_total_flops())
+
+
+class _NoModules(ModuleTracker):
+    """The counter's tracking of modules, switched off: its hooks refuse a `torch.autograd.grad` during backward."""
+
+    def __enter__(self) -> "_NoModules":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
 
 
 class PeakMemory:

@@ -72,7 +72,7 @@ def read_grid(source: str) -> Grid:
         raise ConfigError(f"grid: {source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"grid: {source} must be a mapping with name, base and grid")
-    return _validated(content)
+    return validated(content)
 
 
 def parse_assignment(text: str) -> Assignment:
@@ -104,7 +104,7 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
             fields["grid"][field] = values[0] if is_one_list else values
         else:
             fields["base"] = _set(fields["base"], field, values[0])
-    return _validated(fields)
+    return validated(fields)
 
 
 def plan(grid: Grid) -> list[Cell]:
@@ -169,7 +169,12 @@ def _baseline_cell(grid: Grid, baseline: Any) -> Cell:
     return parse_cell(fields | shared)
 
 
-def _validated(fields: dict[str, Any]) -> Grid:
+def validated(fields: dict[str, Any]) -> Grid:
+    """A grid from the content of a file.
+
+    Raises:
+        ConfigError: one line that names what is wrong.
+    """
     try:
         return Grid.model_validate(fields)
     except ValidationError as error:

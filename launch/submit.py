@@ -16,7 +16,7 @@ import submitit
 from rich.console import Console
 from rich.live import Live
 
-from harness.folder import CellFolder
+from harness.folder import CellFolder, CellStatus
 from launch.cluster import Profile
 from launch.job import CellJob
 from launch.runs import Runs
@@ -32,6 +32,16 @@ CPU_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class Running:
+    """A cell whose job was started."""
+
+    folder: CellFolder
+    ranks: int
+    since: float
+    job: submitit.Job[str]
+
+
 @dataclass
 class Queue:
     """Cells waiting, running and settled; a cell starts when what it needs is finished and there is room."""
@@ -39,12 +49,11 @@ class Queue:
     waiting: list[CellFolder]
     capacity: int
     """Ranks that may run at once."""
-    running: dict[str, tuple[int, submitit.Job[str]]] = field(default_factory=dict)
-    """cell_id to its number of ranks and its job."""
+    running: list["Running"] = field(default_factory=list)
 
     def startable(self) -> Iterator[tuple[CellFolder, int]]:
         """Cells that can start now, with their number of ranks, in order."""
-        free = self.capacity - sum(ranks for ranks, _ in self.running.values())
+        free = self.capacity - sum(job.ranks for job in self.running)
         for folder in list(self.waiting):
             cell = folder.cell()
             needed = [cell.needs.cell_id] if cell.needs else []
@@ -56,10 +65,24 @@ class Queue:
                 yield folder, cell.world_size
 
     def settle(self) -> None:
-        """Forget jobs that have ended."""
-        for cell_id, (_, job) in list(self.running.items()):
-            if job.done():
-                del self.running[cell_id]
+        """Forget jobs that have ended; one that never came to write its status failed."""
+        for running in [running for running in self.running if running.job.done()]:
+            self.running.remove(running)
+            status = running.folder.status()
+            if status.state not in ("finished", "failed") and status.updated < running.since:
+                message = last_error(running.job) or "the job ended without a word"
+                running.folder.write_status(CellStatus(state="failed", updated=time.time(), message=message))
+
+
+def last_error(job: submitit.Job[str]) -> str:
+    """The last line that any rank wrote to its standard error."""
+    for task in range(job.num_tasks):
+        path = job.task(task).paths.stderr
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+        said = [line for line in lines if line.strip()]
+        if said:
+            return said[-1]
+    return ""
 
 
 def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
@@ -75,14 +98,14 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Profi
             while queue.waiting or queue.running:
                 queue.settle()
                 for folder, ranks in queue.startable():
-                    queue.running[folder.cell_id] = (ranks, _start(folder, ranks, profile))
+                    queue.running.append(Running(folder, ranks, time.time(), _start(folder, ranks, profile)))
                 if queue.waiting and not queue.running:
                     return  # what is left waits for a cell that failed
                 live.update(table(read_rows(folders)))
                 time.sleep(POLL_SECONDS)
         finally:
-            for _, job in queue.running.values():
-                job.cancel()
+            for running in queue.running:
+                running.job.cancel()
 
 
 def _start(folder: CellFolder, ranks: int, profile: Profile) -> submitit.Job[str]:

@@ -1,0 +1,42 @@
+"""Shared fixtures: small cells and a runs directory."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import Cell, parse_cell
+from launch.runs import Runs
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    """An empty runs directory."""
+    return Runs(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def celeba() -> Path:
+    """The folder that holds img_align_celeba/, from JFBENCH_CELEBA."""
+    root = os.environ.get("JFBENCH_CELEBA")
+    if not root:
+        pytest.skip("CelebA is not here: set JFBENCH_CELEBA to the folder that holds img_align_celeba/")
+    return Path(root)
+
+
+def tiny_cell(**fields: Any) -> Cell:
+    """A cell that runs in about a second."""
+    small: dict[str, Any] = {
+        "model": "de-prox",
+        "data": {"name": "pictures", "image_size": 32, "test_images": 4, "validation_images": 4, "train_images": 32},
+        "network": {"name": "dncnn", "depth": 3, "width": 8},
+        "solver": {"name": "anderson", "tol": None, "max_steps": 4},
+        "pool": None,
+        "global_batch_size": 6,
+        "steps": 4,
+        "pretraining": {"steps": 4},
+        "evaluate_every": 4,
+        "operations": {"checkpoint_every": 2, "reconstructions": 1},
+    }
+    return parse_cell({**small, **fields})

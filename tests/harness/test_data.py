@@ -1,0 +1,132 @@
+"""Splits, noise, sample orders, and what a broken folder says."""
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness.catalog import CelebA, Folder, Pictures
+from harness.data import Dataset, Loader, Sample, load
+from harness.order import Epochs, PoolOrder
+
+SPEC = Pictures(image_size=32)
+
+
+def loader(dataset: Dataset) -> Loader:
+    return Loader(dataset, (0.0, 1.0), torch.device("cpu"), torch.float32)
+
+
+def _load_sum(cache: Path) -> int:
+    return int(load(SPEC, cache).pixels.sum())
+
+
+def test_several_processes_may_decode_at_the_same_time(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(4) as pool:
+        assert len(set(pool.map(_load_sum, [tmp_path] * 4))) == 1
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".npy"]
+
+
+def test_no_test_pixel_is_trained_on(tmp_path: Path) -> None:
+    data = load(SPEC, tmp_path)
+    assert not set(data.test) & (set(data.train) | set(data.validation))
+    assert not set(data.train) & set(data.validation)
+    flat = data.pixels.reshape(len(data.pixels), -1)
+    trained = {flat[i].tobytes() for i in data.train}
+    assert not any(flat[i].tobytes() in trained for i in [*data.test, *data.validation])
+
+
+def test_noise_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
+    make = loader(load(SPEC, tmp_path)).batch
+    alone = make([Sample(3, 1)], seed=5).noise[0]
+    among = make([Sample(7, 0), Sample(3, 1)], seed=5).noise[1]
+    assert torch.equal(alone, among)
+    for other in (make([Sample(3, 2)], seed=5), make([Sample(3, 1)], seed=6), make([Sample(4, 1)], seed=5)):
+        assert not torch.equal(alone, other.noise[0])
+
+
+def test_pictures_fill_the_value_range(tmp_path: Path) -> None:
+    data = load(SPEC, tmp_path)
+    images = Loader(data, (-1.0, 1.0), torch.device("cpu"), torch.float64).held_out_batch([0, 1]).images
+    expected = data.pixels[[0, 1]].transpose(0, 3, 1, 2).astype(float) / 127.5 - 1
+    assert np.allclose(images.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_global_batch_does_not_depend_on_the_number_of_ranks(world_size: int) -> None:
+    def shares(make: type, *more: int) -> list[list[Sample]]:
+        size = 6 // world_size
+        orders = [make(0, 50, 6, slice(r * size, (r + 1) * size), *more) for r in range(world_size)]
+        return [[sample for order in orders for sample in order.samples(step)] for step in range(40)]
+
+    whole = slice(0, 6)
+    assert shares(Epochs) == [Epochs(0, 50, 6, whole).samples(step) for step in range(40)]
+    assert shares(PoolOrder, 12, 4) == [PoolOrder(0, 50, 6, whole, 12, 4).samples(step) for step in range(40)]
+
+
+def test_an_epoch_repeats_no_picture() -> None:
+    order = Epochs(0, 50, 6, slice(0, 6))
+    seen = [sample.index for step in range(8) for sample in order.samples(step)]
+    assert len(seen) == len(set(seen)) == 48
+
+
+def test_a_pool_slot_keeps_its_sample_and_state_until_it_is_refreshed() -> None:
+    order = PoolOrder(seed=0, train_count=50, batch_size=2, share=slice(0, 2), size=4, refresh_every=3)
+    initial = torch.zeros(2, 1, 1, 1)
+    previous: dict[int, Sample] = {}
+    ages = dict.fromkeys(range(4), 0)
+    for step in range(24):
+        first = step % 2 * 2
+        starts = order.start(step, initial)
+        for slot, sample, start in zip((first, first + 1), order.samples(step), starts, strict=True):
+            kept = previous.get(slot) == sample
+            assert (float(start) != 0) == kept, "a known sample goes on from its state, a new one starts afresh"
+            ages[slot] = ages[slot] + 1 if kept else 1
+            assert ages[slot] <= 3
+            previous[slot] = sample
+        order.keep(step, starts + 1)
+    assert max(ages.values()) > 0
+
+
+def test_a_pool_forgets_a_state_that_is_not_finite() -> None:
+    order = PoolOrder(seed=0, train_count=50, batch_size=2, share=slice(0, 2), size=2, refresh_every=100)
+    order.keep(0, torch.tensor([torch.nan, 5.0]).view(2, 1, 1, 1))
+    assert order.start(1, torch.zeros(2, 1, 1, 1)).flatten().tolist() == [0.0, 5.0]
+
+
+def make_folder(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (20, 30), (index, index, index)).save(folder / f"{index:03d}.png")
+
+
+def test_a_folder_of_images_is_split_in_name_order(tmp_path: Path) -> None:
+    make_folder(tmp_path / "images", 20)
+    data = load(Folder(root=tmp_path / "images", image_size=16), tmp_path / "cache")
+    assert data.pixels.shape == (20, 16, 16, 3)
+    assert [int(p[0, 0, 0]) for p in data.pixels] == list(range(20))
+    assert (len(data.train), len(data.validation), len(data.test)) == (16, 2, 2)
+
+
+def test_a_missing_folder_and_a_text_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.root: no folder .*nowhere"):
+        Folder(root=tmp_path / "nowhere").files()
+    make_folder(tmp_path / "images", 5)
+    (tmp_path / "images" / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"data\.root: .*notes\.txt is not an image"):
+        Folder(root=tmp_path / "images").files()
+
+
+def test_a_broken_image_leaves_nothing_half_written(tmp_path: Path) -> None:
+    make_folder(tmp_path / "images", 5)
+    (tmp_path / "images" / "004.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"data\.root: .*004\.png"):
+        load(Folder(root=tmp_path / "images", image_size=16), tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_celeba_is_split_as_in_the_paper(celeba: Path) -> None:
+    files = CelebA(root=celeba).files()
+    assert [files[0].name, files[8000].name] == ["000001.jpg", "008001.jpg"]

@@ -1,0 +1,108 @@
+"""The front door: what a user types and sees."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = [
+    "data.image_size=32", "data.test_images=4", "data.train_images=32", "data.validation_images=4",
+    "network.depth=3", "network.width=8", "solver.max_steps=5", "steps=6", "pretraining.steps=4", "pool.size=8",
+    "operations.checkpoint_every=2", "evaluate_every=6",
+]  # fmt: skip
+
+
+def launch(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model=de-foo"], "model: 'de-foo' is not one of de-admm, de-grad, de-hqs, de-prox"),
+        (["optimiser.lr=1e-4"], "no field 'optimiser'; allowed: "),
+        (["steps=many"], "steps: "),
+        (["data.name=folder", "data.root=nowhere"], "data.root: no folder nowhere"),
+        (["global_batch_size=7"], "global_batch_size 7 is not divisible by world_size 2"),
+        (["model=[]"], "grid.model: an axis needs at least one value"),
+        (["--cluster", "nowhere"], "--cluster: 'nowhere' is neither"),
+        (["--cluster", "debug"], "world_size: --cluster debug runs one rank"),
+        (["model"], "'model': an override is written"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_and_writes_nothing(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    done = launch("grid", "demo", *arguments, "--runs", str(tmp_path / "runs"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
+    done = launch("grid", "demo", "--dry-run", "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 0
+    assert "14 cells (14 planned)" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_is_instant_and_the_launcher_needs_no_torch(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    assert launch("--help").returncode == 0
+    assert time.perf_counter() - begin < 2, "0.6 s on a quiet machine"
+    for command in (["--help"], ["grid", "demo", "--dry-run"], ["status", "demo", "--runs", str(tmp_path)]):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "launch", *command],
+            cwd=REPOSITORY, capture_output=True, text=True,
+        )  # fmt: skip
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not imported & {"torch", "mlflow", "pandas"}
+        assert "typer" in imported
+
+
+def test_a_grid_from_nothing_to_mlflow_and_a_second_time(tmp_path: Path) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    small = [*TINY, "model=de-prox", "backprop=jfb", "baselines=tikhonov"]
+    first = launch("grid", "demo", *small, *runs)
+    assert first.returncode == 0, first.stdout + first.stderr
+    states = json.loads(launch("status", "demo", "--json", *runs).stdout)
+    assert [row["state"] for row in states] == ["finished"] * 3
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(found) == 4
+    trained = next(run for name, run in found.items() if name.startswith("de-prox"))
+    assert trained.info.status == "FINISHED"
+    assert trained.data.tags["mlflow.parentRunId"] == found["demo"].info.run_id
+    assert trained.data.params["optimizer.lr"] == "0.001"
+    history = client.get_metric_history(trained.info.run_id, "train/loss")
+    assert [metric.step for metric in history] == [1, 2, 3, 4, 5, 6]
+    assert client.list_artifacts(trained.info.run_id, "reconstructions")
+
+    assert "0 cells had news" in launch("sync", "demo", *runs).stdout
+    again = launch("grid", "demo", *small, *runs)
+    assert again.returncode == 0
+    assert "3 cells, 3 finished before" in again.stdout
+    assert launch("logs", "de-prox", *runs).stdout.startswith("==> ")
+    assert launch("logs", "nothing", *runs).returncode == 2
+
+
+def test_one_cell_runs_alone_and_as_ranks_of_torchrun(tmp_path: Path) -> None:
+    options = [*TINY, "--runs", str(tmp_path / "runs")]
+    for cell in ("demo/tikhonov", "demo/pretrain"):
+        done = launch("run", cell, *options)
+        assert done.returncode == 0, done.stderr
+        assert "finished" in done.stdout
+    refused = launch("run", "demo/de-", *options)
+    assert refused.returncode == 2
+    assert "matches 8 cells of demo" in refused.stderr

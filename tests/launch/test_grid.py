@@ -1,0 +1,110 @@
+"""Grid files and overrides to cells."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import ConfigError, TrainCell
+from launch.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
+
+AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
+
+
+def grid(**fields: Any) -> Grid:
+    return Grid.model_validate({"name": "test", "grid": AXES, **fields})
+
+
+def with_overrides(declared: Grid, *texts: str) -> Grid:
+    return override(declared, map(parse_assignment, texts))
+
+
+def trained(declared: Grid) -> list[TrainCell]:
+    return [cell for cell in plan(declared) if isinstance(cell, TrainCell)]
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_grid_plans(name: str) -> None:
+    assert len({cell.cell_id for cell in plan(read_grid(name))}) == len(plan(read_grid(name)))
+
+
+def test_the_demo_is_every_map_by_two_methods_and_five_baselines() -> None:
+    labels = [cell.label for cell in plan(read_grid("demo"))]
+    assert len(labels) == 4 * 2 + 5 + 1
+    assert labels.index("pretrain_dncnn_s0") < labels.index("de-grad_jfb_cosine_s0"), "what is needed comes first"
+
+
+def test_an_override_of_an_axis_replaces_its_list() -> None:
+    cells = trained(with_overrides(grid(), "model=de-admm,de-grad", "backprop=jfb"))
+    assert [cell.label for cell in cells] == ["de-admm_jfb_cosine_s0", "de-grad_jfb_cosine_s0"]
+
+
+def test_several_values_make_a_new_axis_and_one_value_sets_the_base() -> None:
+    cells = trained(with_overrides(grid(), "seed=0,1,2", "optimizer.lr=1e-4", "physics.value_range=[-1,1]"))
+    assert len(cells) == 12
+    assert {cell.optimizer.lr for cell in cells} == {1e-4}
+    assert {cell.physics.value_range for cell in cells} == {(-1.0, 1.0)}
+
+
+def test_setting_a_part_keeps_the_choice_and_naming_a_choice_starts_from_its_defaults() -> None:
+    declared = grid(base={"solver": {"name": "anderson", "max_steps": 7, "memory": 3}})
+    (kept,) = {cell.solver for cell in trained(with_overrides(declared, "solver.tol=1e-6"))}
+    assert (kept.name, kept.max_steps, kept.tol) == ("anderson", 7, 1e-6)
+    (fresh,) = {cell.solver for cell in trained(with_overrides(declared, "solver=picard"))}
+    assert (fresh.name, fresh.max_steps) == ("picard", 50)
+
+
+def test_excluded_combinations_are_left_out() -> None:
+    cells = trained(grid(exclude=[{"model": "de-prox", "backprop": "implicit"}]))
+    assert sorted(cell.label for cell in cells) == [
+        "de-hqs_implicit_cosine_s0", "de-hqs_jfb_cosine_s0", "de-prox_jfb_cosine_s0",
+    ]  # fmt: skip
+
+
+def test_the_same_cell_is_planned_once() -> None:
+    assert len(trained(grid(grid={**AXES, "seed": [0, 0]}))) == 4
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ({"grid": {}}, "grid: no cells"),
+        ({"grid": {"model": []}}, "grid.model: an axis needs at least one value"),
+        ({"grid": {"model": ["de-foo"]}}, "model: 'de-foo' is not one of"),
+        ({"grid": AXES, "base": {"solver": {"tolerance": 1}}}, "solver: no field 'tolerance'; allowed: name, tol"),
+        ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
+        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude"),
+        ({"name": "../evil"}, "name: "),
+    ],
+)
+def test_a_mistake_is_one_line(declared: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        plan(validated({"name": "test", **declared}))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["model", "=3", "model=", "seed=[1"])
+def test_an_override_is_field_equals_value(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_assignment(text)
+
+
+def test_a_grid_file_that_is_missing_or_not_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"grid: no file .*none\.yaml"):
+        read_grid(str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"neither a \.yaml file nor one of .*demo"):
+        read_grid("dmeo")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        read_grid(str(broken))
+
+
+def test_a_missing_data_folder_and_a_text_file_are_found_when_planning(tmp_path: Path) -> None:
+    declared = with_overrides(grid(), "data.name=folder", f"data.root={tmp_path}/nowhere")
+    with pytest.raises(ConfigError, match=r"data\.root: no folder"):
+        plan(declared)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ConfigError, match=r"data\.root: .*notes\.txt is not an image"):
+        plan(with_overrides(grid(), "data.name=folder", f"data.root={tmp_path}"))
