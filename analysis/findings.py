@@ -102,7 +102,7 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
             parts.append(f"{row['label']} {_estimate(row, 'over_jfb')} dB{price}")
         better = sum(_estimate(row, "over_jfb").verdict == "above" for row in rows.to_dict("records"))
         yield Finding(
-            "note", f"{backprop} is better than jfb in {better} of {len(rows)} models.", f"{'; '.join(parts)}."
+            "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs.", f"{'; '.join(parts)}."
         )
 
 
@@ -111,7 +111,7 @@ def _twins(data: GridData) -> Iterator[Finding]:
     trained = data.finished[data.finished["kind"] == "train"]
     for (first, second), condition in TWINS:
         parts = []
-        for _, cells in trained.groupby(["backprop", "schedule"], sort=False):
+        for _, cells in trained.groupby("twin", sort=False):
             ours, theirs = cells[cells["model"] == first], cells[cells["model"] == second]
             if len(ours) and len(theirs):
                 parts.append(f"{compare(data, ours, theirs)} dB by {cells.iloc[0]['variant']}")
@@ -161,13 +161,21 @@ def _denoisers(data: GridData) -> Iterator[Finding]:
 
 
 def _searches(data: GridData) -> Iterator[Finding]:
+    """Whether a baseline could have been tuned further."""
+    inside: list[str] = []
+    outside: list[str] = []
     for cell_id, search in data.searches.groupby("cell_id", sort=False):
-        label, first = data.cells["label"][str(cell_id)], search.iloc[0]
-        text = f"The search for the {first['parameter']} of {label} ended at {first['chosen']:.3g}"
-        if first["interior"]:
-            yield Finding("yes", f"{text}, inside the {len(search)} values tried.")
-        else:
-            yield Finding("warning", f"{text}, at the edge of the {len(search)} values tried: a better one may exist.")
+        first = search.iloc[0]
+        text = (
+            f"{data.cells['label'][str(cell_id)]} at {first['parameter']} {first['chosen']:.3g} of {len(search)} tried"
+        )
+        (inside if first["interior"] else outside).append(text)
+    if outside:
+        text = f"{len(outside)} searches of baselines end at an edge, where a better value may lie beyond."
+        yield Finding("warning", text, f"{', '.join(outside)}.")
+    if inside:
+        text = f"{len(inside)} of {len(inside) + len(outside)} searches of baselines end inside the values tried."
+        yield Finding("yes", text, f"{', '.join(inside)}.")
 
 
 def _code(data: GridData) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -43,10 +44,15 @@ def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path
     """Read, compute, write and print the report of a grid; the path of its HTML file.
 
     Raises:
-        ConfigError: no such grid was launched, or the report cannot be written there.
+        ConfigError: no such grid was launched, or there can be no folder at `output`.
     """
-    made = build(load(runs, grid))
+    data = load(runs, grid)
     folder = output or runs.grid_folder(grid) / "report"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output: cannot write to {folder} ({error.strerror})") from None
+    made = build(data)
     path = write(made, folder)
     show(made, console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
@@ -71,22 +77,23 @@ def show(made: Report, console: Console) -> None:
     for table in (made.accuracy, made.cost):
         if len(table.frame):
             console.print(tables.to_rich(table, console.width))
-            console.print(f"[dim]{escape(table.caption)}[/]\n", highlight=False)
+            console.print(f"[dim]{escape(f'{table.caption} Command: {table.command}')}[/]\n", highlight=False)
     for row in made.data.missing.itertuples():
         console.print(f"[yellow]missing[/] {escape(f'{row.cell_id}: {row.problem}')}", soft_wrap=True, highlight=False)
 
 
 def write(made: Report, folder: Path) -> Path:
-    """Write every file of the report, each atomically; the path of the HTML file.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    try:
-        _write_files(made, folder)
-        write_atomically(folder / "report.html", to_html(made))
-    except OSError as error:
-        raise ConfigError(f"output: cannot write to {folder} ({error.strerror})") from None
+    """Write every file of the report, each atomically; the path of the HTML file."""
+    for table in (made.accuracy, made.cost):
+        write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
+        write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
+        write_atomically(folder / f"{table.name}.tex", tables.to_latex(table))
+    for figure in (*made.figures, *made.pictures):
+        _write_bytes(folder / f"{figure.name}.png", figure.png)
+        _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)
+    # JSON is YAML, so a launch can read the declared grid again.
+    write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
+    write_atomically(folder / "report.html", to_html(made))
     return folder / "report.html"
 
 
@@ -96,7 +103,7 @@ def to_html(made: Report) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    environment.filters["minus"] = lambda text: text.replace("-", "\N{MINUS SIGN}") if text[:1] == "-" else text
+    environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=[\d∞])", "\N{MINUS SIGN}", text)
     template = resources.files("analysis").joinpath("report.html").read_text(encoding="utf-8")
     data = made.data
     return environment.from_string(template).render(
@@ -108,18 +115,6 @@ def to_html(made: Report) -> str:
         missing=data.missing.to_dict("records"),
         environment=_environment(data.environments, len(data.finished)),
     )
-
-
-def _write_files(made: Report, folder: Path) -> None:
-    for table in (made.accuracy, made.cost):
-        write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
-        write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
-        write_atomically(folder / f"{table.name}.tex", tables.to_latex(table))
-    for figure in (*made.figures, *made.pictures):
-        _write_bytes(folder / f"{figure.name}.png", figure.png)
-        _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)
-    # JSON is YAML, so a launch can read the declared grid again.
-    write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

@@ -11,6 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 NOTHING = "\N{EN DASH}"
+KEYS = ("method", "family", "protocol")
+"""Columns of a frame that only say which rows belong together."""
 INFINITY = "\N{INFINITY}"
 
 
@@ -95,7 +97,13 @@ def to_rich(table: Table, width: int) -> RichTable:
     widths = _fitting(table, width)
     columns = tuple(column for column in table.columns if column.key in widths)
     shown = RichTable(
-        title=table.title, title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 2, 0, 0)
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
     for column in columns:
         shown.add_column(column.label, justify="right" if column.spec else "left", width=widths[column.key])
@@ -125,8 +133,8 @@ def _rich(shown: Shown) -> Text:
 
 
 def to_csv(table: Table) -> str:
-    """Every column of the frame in full precision."""
-    return table.frame.to_csv(index=False)
+    """Every column of the frame in full precision, and on every row the conditions under which it was made."""
+    return table.frame.drop(columns=list(KEYS), errors="ignore").assign(command=table.command).to_csv(index=False)
 
 
 def to_markdown(table: Table) -> str:

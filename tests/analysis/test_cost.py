@@ -1,0 +1,82 @@
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import Fake, append, default, events, make
+
+from analysis.cost import WARM_UP_STEPS, cost_frame, timed_steps
+from analysis.load import load
+from harness.config import Cell, TrainCell
+from launch.runs import Runs
+
+SMALL = ("steps=40", "pretraining.steps=4")
+
+
+def frame(runs: Runs, *overrides: str, **how: Any) -> pd.DataFrame:
+    return cost_frame(load(make(runs, *SMALL, *overrides, **how), "demo")).set_index("label")
+
+
+def test_warm_up_steps_do_not_count(runs: Runs) -> None:
+    """The first three steps are five times slower."""
+    row = frame(runs, "model=de-hqs", "backprop=jfb").loc["de-hqs jfb"]
+    assert row["timed_steps"] == 40 - WARM_UP_STEPS
+    assert row["seconds_forward_solve_max"] < 0.12
+    assert row["seconds_total_median"] <= row["seconds_total_p90"] <= row["seconds_total_max"]
+
+
+def test_every_attempt_warms_up(runs: Runs) -> None:
+    make(runs, *SMALL, "model=de-hqs", "backprop=jfb")
+    folder = next(folder for folder in runs.cells_of("demo") if folder.cell().kind == "train")
+    cell = folder.cell()
+    whole = events(cell, default(cell), 80)
+    resumed = whole[0].model_copy(update={"resumed_from": 40})
+    append(folder, [resumed, *(event for event in whole if event.event == "step" and event.step > 40)])
+    data = load(runs, "demo")
+    timed = timed_steps(data, data.cells)
+    expected = [*range(WARM_UP_STEPS + 1, 41), *range(41 + WARM_UP_STEPS, 81)]
+    assert list(timed[timed["cell_id"] == folder.cell_id]["step"]) == expected
+
+
+def test_short_training_still_has_a_time(runs: Runs) -> None:
+    row = frame(runs, "model=de-hqs", "backprop=jfb", "steps=1").loc["de-hqs jfb"]
+    assert row["timed_steps"] == 1
+    assert row["seconds_total_median"] > 0
+
+
+def test_phases_add_up_and_jfb_has_no_adjoint_solve(runs: Runs) -> None:
+    found = frame(runs, "model=de-hqs")
+    assert found.loc["de-hqs jfb", "seconds_adjoint_solve_max"] == 0
+    assert found.loc["de-hqs implicit", "seconds_adjoint_solve_median"] == pytest.approx(0.12)
+    assert found.loc["de-hqs implicit", "adjoint_nfe"] == 18
+    small = 0.002 + 0.06 + 0.003
+    jfb = found.loc["de-hqs jfb"]
+    assert jfb["seconds_total_median"] == pytest.approx(jfb["seconds_forward_solve_median"] + small)
+    assert jfb["throughput"] == pytest.approx(8 / jfb["seconds_total_median"])
+
+
+def test_ratio_is_to_jfb_of_the_same_model(runs: Runs) -> None:
+    def slow(cell: Cell, fake: Fake) -> None:
+        if isinstance(cell, TrainCell) and cell.model.name == "de-grad":
+            fake.seconds *= 10
+
+    found = frame(runs, "model=de-hqs,de-grad", change=slow)
+    for model in ("de-hqs", "de-grad"):
+        times = found["seconds_total_median"]
+        assert found.loc[f"{model} jfb", "ratio"] == 1
+        assert found.loc[f"{model} implicit", "ratio"] == pytest.approx(
+            times[f"{model} implicit"] / times[f"{model} jfb"]
+        )
+
+
+def test_no_ratio_without_jfb(runs: Runs) -> None:
+    assert math.isnan(frame(runs, "model=de-hqs", "backprop=implicit").loc["de-hqs implicit", "ratio"])
+
+
+def test_probe_is_averaged_over_seeds(runs: Runs) -> None:
+    def seeded(cell: Cell, fake: Fake) -> None:
+        fake.seconds = 0.1 if cell.seed == 0 else 0.2
+
+    row = frame(runs, "model=de-hqs", "backprop=jfb", "seed=0,1", change=seeded).loc["de-hqs jfb"]
+    assert row["gradient_seconds"] == pytest.approx(0.15)
+    assert row["flops"] == pytest.approx(1.5e10)

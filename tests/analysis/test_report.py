@@ -1,0 +1,121 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from synthetic import Fake, make
+
+from analysis.__main__ import main
+from analysis.accuracy import accuracy_frame, accuracy_table
+from analysis.cost import cost_frame, cost_table
+from analysis.findings import findings
+from analysis.load import load
+from analysis.report import Report, to_html
+from harness.config import Cell, TrainCell
+from launch.runs import Runs
+
+SMALL = ("model=de-hqs", "steps=10", "pretraining.steps=4")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `python -m analysis ...`."""
+    monkeypatch.setattr(sys, "argv", ["analysis", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def page(runs: Runs) -> str:
+    """The report without its figures, which take seconds to draw."""
+    data = load(runs, "demo")
+    accuracy, cost = accuracy_frame(data), cost_frame(data)
+    tables = accuracy_table(data, accuracy), cost_table(data, cost)
+    return to_html(Report(data, findings(data, accuracy, cost), *tables, [], []))
+
+
+def test_report_is_written_printed_and_self_contained(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(runs, *SMALL)
+    assert run(monkeypatch, "report", "demo", "--runs", str(runs.root)) == 0
+    folder = runs.grid_folder("demo") / "report"
+    figures = {"cost-quality", "phases", "loss", "validation", "searches", "pictures"}
+    tables = {f"{name}.{kind}" for name in ("accuracy", "cost") for kind in ("csv", "md", "tex")}
+    drawn = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
+    assert {path.name for path in folder.iterdir()} == {"report.html", "grid.yaml", *tables, *drawn}
+
+    html = (folder / "report.html").read_text()
+    assert "http" not in html
+    assert not re.search(r"<(script|link|iframe)", html)
+    sources = re.findall(r'(?:src|href)="([^"]*)', html)
+    assert len(sources) == len(figures)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert str(runs.root) not in html
+
+    printed = capsys.readouterr().out
+    assert "de-hqs implicit" in printed
+    assert "Cost of one gradient" in printed
+    assert printed.rstrip().endswith(str(folder / "report.html"))
+
+
+def test_unfinished_grid_reports_what_there_is(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(cell: Cell, fake: Fake) -> None:
+        if isinstance(cell, TrainCell):
+            fake.state, fake.message = "failed", "rank 1: <out> of memory"
+
+    make(runs, *SMALL, change=fail)
+    assert run(monkeypatch, "report", "demo", "--runs", str(runs.root), "--output", str(tmp_path / "here")) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("rank 1: <out> of memory") == 2
+    html = (tmp_path / "here/report.html").read_text()
+    assert html.count("rank 1: &lt;out&gt; of memory") == 2
+    assert "total-variation" in html
+
+
+def test_grid_where_nothing_has_started_has_a_report(runs: Runs) -> None:
+    def wait(cell: Cell, fake: Fake) -> None:
+        fake.state = "planned"
+
+    html = page(make(runs, *SMALL, change=wait))
+    assert "0 of 8 cells are finished" in html
+    assert "No method is finished." in html
+    assert html.count("not started") == 8
+
+
+@pytest.mark.parametrize(("arguments", "says"), [(["nope"], "found: demo"), (["demo", "--output", "FILE"], "output: ")])
+def test_users_mistake_is_one_line_and_exit_code_2(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    make(runs, *SMALL, "baselines=tikhonov", "backprop=jfb")
+    file = runs.root / "file"
+    file.write_text("")
+    arguments = [str(file) if argument == "FILE" else argument for argument in arguments]
+    assert run(monkeypatch, "report", *arguments, "--runs", str(runs.root)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert says in said
+
+
+def test_celeba_may_not_be_published_and_other_pictures_may(runs: Runs, tmp_path: Path) -> None:
+    warning = "do not publish"
+    assert warning not in page(make(runs, *SMALL))
+    faces = tmp_path / "celeba/img_align_celeba"
+    faces.mkdir(parents=True)
+    for k in range(5):
+        Image.new("RGB", (8, 8)).save(faces / f"{k}.jpg")
+    celeba = f"data={{name: celeba, root: {tmp_path / 'celeba'}, split_at: 3}}"
+    html = page(make(Runs(tmp_path / "other"), *SMALL, celeba))
+    assert warning in html
+
+
+def test_command_line_is_light_and_never_needs_torch_or_mlflow(runs: Runs) -> None:
+    make(runs, *SMALL)
+    light = "import sys, analysis.__main__; assert not {'pandas', 'seaborn', 'matplotlib'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", light], check=True)
+    heavy = "import sys, analysis.report; assert not {'torch', 'mlflow'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", heavy], check=True)
