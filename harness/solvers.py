@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 Advance = Callable[[Tensor, Tensor], Tensor]
-"""(x, f(x)) -> next x; it may remember earlier calls."""
+"""(x, f(x)) -> next x; it may remember earlier calls. Called once after every evaluation, the last one included."""
 
 HOST_CHECK_EVERY = 4
 """Iterations between two reads of "is every sample done?" where a read stops the device's queue."""
@@ -37,11 +38,30 @@ class Solution:
     value: Tensor
     """(batch, ...): the iterate of least residual, or exactly the last one where tol is null."""
     residual: Tensor
-    """(batch,): relative residual |f(x) - x| / |f(x)| of the best evaluated iterate."""
+    """(batch,): relative residual of the best evaluated iterate: |f(x) - x| / |f(x)|; of linear solvers, over |v|."""
     nfe: Tensor
-    """(batch,): evaluations of f that the sample needed."""
+    """(batch,): evaluations of f, or products with the Jacobian, that the sample needed."""
     status: Tensor
     """(batch,): `Status` codes."""
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """The adjoint equation w = v + J^T w, one linear system a sample, known by its products alone."""
+
+    v: Tensor
+    """(batch, ...): the right-hand side."""
+    vjp: Function
+    """w -> J^T w."""
+    jvp: Function
+    """u -> J u, in forward mode: two to three times the price of a vjp."""
+
+
+class AdjointSolver(Protocol):
+    """Solves the adjoint equation: every fixed-point solver, and the linear solvers of `harness.linear`."""
+
+    def solve_adjoint(self, equation: Adjoint) -> Solution:
+        """Find w."""
 
 
 @dataclass(frozen=True)
@@ -58,34 +78,31 @@ class Solver(ABC):
 
     def __call__(self, f: Function, x0: Tensor) -> Solution:
         """Iterate from x0, shape (batch, ...), until every sample has stopped or `max_steps` evaluations are done."""
-        advance = self.begin(x0)
-        tol = -1.0 if self.tol is None else self.tol
-        check_every = 1 if x0.device.type == "cpu" else HOST_CHECK_EVERY
+        x0 = at_least_float32(x0)
+        return self.iterate(f, x0, self.begin(x0))
+
+    def iterate(self, f: Function, x0: Tensor, advance: Advance) -> Solution:
+        """The same with an update rule that the caller keeps. The state is in float32 or wider, whatever f returns."""
         x = best = x0
-        running = torch.ones(len(x0), dtype=torch.bool, device=x0.device)
-        nfe = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-        status = torch.full_like(nfe, Status.MAX_STEPS)
-        best_residual = torch.full((len(x0),), torch.inf, dtype=x0.dtype, device=x0.device)
+        progress = Progress(x0, -1.0 if self.tol is None else self.tol)
         growth_bound: Tensor | None = None
         for step in range(self.max_steps):
-            fx = f(x)
-            nfe += running
-            difference = per_sample_norm(fx - x)
-            residual = difference / per_sample_norm(fx).clamp_min(torch.finfo(x.dtype).tiny)
-            growth_bound = GROWTH_LIMIT * difference if growth_bound is None else growth_bound
-            converged = running & (residual <= tol)
-            diverged = running & ~(residual.isfinite() & (difference <= growth_bound))
-            better = running & ~diverged & (residual < best_residual)
-            best, best_residual = keep(better, x, best), torch.where(better, residual, best_residual)
-            status = status.masked_fill(converged, Status.CONVERGED).masked_fill(diverged, Status.DIVERGED)
-            running = running & ~(converged | diverged)
-            last_step = step == self.max_steps - 1
-            if not last_step and (step + 1) % check_every == 0 and not running.any():
+            fx = f(x).to(x.dtype)
+            difference, scale = per_sample_norm(fx - x), per_sample_norm(fx)
+            if growth_bound is None:
+                # A start that is a fixed point up to rounding may not make rounding look like growth.
+                growth_bound = GROWTH_LIMIT * difference.maximum(torch.finfo(x.dtype).eps ** 0.5 * scale)
+            better = progress.update(ratio(difference, scale), failed=difference > growth_bound)
+            best = keep(better, x, best)
+            x = keep(progress.running, advance(x, fx), x)
+            if progress.finished(step):
                 break
-            if not last_step or self.tol is None:
-                x = keep(running, advance(x, fx), x)
-        value = best if self.tol is not None else keep(running, x, best)
-        return Solution(value, best_residual, nfe, status)
+        value = best if self.tol is not None else keep(progress.running, x, best)
+        return progress.solution(value)
+
+    def solve_adjoint(self, equation: Adjoint) -> Solution:
+        """The fixed point of w -> v + J^T w, started at v: what the gradient would be for J = 0."""
+        return self(lambda w: equation.v + equation.vjp(w), equation.v)
 
 
 @dataclass(frozen=True)
@@ -115,15 +132,14 @@ class Anderson(Solver):
 
 
 class _AndersonHistory:
-    """The last `memory` values f(x) and residuals f(x) - x, in float32 or wider, and their Gram matrix."""
+    """The last `memory` values f(x) and residuals f(x) - x and their Gram matrix."""
 
     def __init__(self, solver: Anderson, x0: Tensor) -> None:
         self.solver = solver
-        dtype = torch.promote_types(x0.dtype, torch.float32)
         batch, size = len(x0), x0[0].numel()
-        self.values = x0.new_zeros(batch, solver.memory, size, dtype=dtype)
+        self.values = x0.new_zeros(batch, solver.memory, size)
         self.residuals = torch.zeros_like(self.values)
-        self.gram = x0.new_zeros(batch, solver.memory, solver.memory, dtype=dtype)
+        self.gram = x0.new_zeros(batch, solver.memory, solver.memory)
         self.calls = 0
 
     def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
@@ -137,7 +153,7 @@ class _AndersonHistory:
         combined = weights @ self.values[:, :filled]
         if self.solver.mixing < 1:
             combined = combined - (1 - self.solver.mixing) * (weights @ self.residuals[:, :filled])
-        return combined.view_as(fx).to(fx.dtype)
+        return combined.view_as(fx)
 
     def _weights(self, filled: int, newest: int) -> Tensor:
         """(batch, filled) weights of sum 1 that minimise the combined residual; a singular system takes the newest."""
@@ -150,9 +166,50 @@ class _AndersonHistory:
         return torch.where(usable, weights, eye[newest])
 
 
+class Progress:
+    """Which samples still run, what each has cost, its best residual, and how it ended."""
+
+    def __init__(self, x0: Tensor, tol: float) -> None:
+        self.tol = tol
+        self.check_every = 1 if x0.device.type == "cpu" else HOST_CHECK_EVERY
+        self.running = torch.ones(len(x0), dtype=torch.bool, device=x0.device)
+        self.nfe = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+        self.status = torch.full_like(self.nfe, Status.MAX_STEPS)
+        self.residual = torch.full((len(x0),), torch.inf, dtype=x0.dtype, device=x0.device)
+
+    def update(self, residual: Tensor, failed: Tensor | bool = False, evaluations: int = 1) -> Tensor:
+        """Account for `evaluations` that led to `residual`, (batch,); returns who is better than ever before."""
+        self.nfe += evaluations * self.running
+        diverged = self.running & (failed | ~residual.isfinite())
+        better = self.running & ~diverged & (residual < self.residual)
+        converged = self.running & ~diverged & (residual <= self.tol)
+        self.residual = torch.where(better, residual, self.residual)
+        self.status = self.status.masked_fill(converged, Status.CONVERGED).masked_fill(diverged, Status.DIVERGED)
+        self.running = self.running & ~(converged | diverged)
+        return better
+
+    def finished(self, step: int) -> bool:
+        """No sample runs any more, as far as the host knows after `step`."""
+        return (step + 1) % self.check_every == 0 and not self.running.any()
+
+    def solution(self, value: Tensor) -> Solution:
+        """The outcome."""
+        return Solution(value, self.residual, self.nfe, self.status)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is too narrow for residuals and inner products."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def per_sample_norm(x: Tensor) -> Tensor:
     """Euclidean norm of each sample, (batch, ...) to (batch,)."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, both of norms; 0 / 0 is 0."""
+    return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
 
 
 def keep(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""Broyden's good method with limited memory (Broyden 1965), and its estimate of (I - J)^-1 for SHINE."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.solvers import Solver, keep, per_sample_norm
+
+
+@dataclass(frozen=True)
+class Broyden(Solver):
+    """Quasi-Newton steps x <- x + K (f(x) - x), where K estimates (I - J)^-1 from the last `memory` steps."""
+
+    memory: int
+
+    def begin(self, x0: Tensor) -> "InverseEstimate":
+        """K = I: the first step is Picard's."""
+        return InverseEstimate(self.memory, x0)
+
+
+class InverseEstimate:
+    """K for each sample, never formed: what rank-one corrections by the last `memory` steps make of the identity.
+
+    A step s that changed f(x) - x by -z, so that z is about (I - J) s, corrects K to
+    K + (s - K z) (s^T K) / (s^T K z). All corrections at once are K = I + (S - Z) M^-1 S^T, where M_ij is s_i^T z_i
+    on the diagonal, s_i^T z_j if i is older than j, s_i^T (z_j - s_j) if it is newer (Byrd, Nocedal & Schnabel 1994).
+    This form can forget its oldest step: the corrections left are those of a method that never took it. Dropping
+    the oldest of the rank-one corrections instead made half of our solves diverge.
+    """
+
+    def __init__(self, memory: int, x0: Tensor) -> None:
+        self.memory = memory
+        self.steps = x0.new_zeros(len(x0), memory, x0[0].numel())
+        """S^T: the vectors s."""
+        self.surprises = torch.zeros_like(self.steps)
+        """(S - Z)^T: what each step would have been for K = I, less what K = I predicted."""
+        self.matrix = torch.eye(memory, dtype=x0.dtype, device=x0.device).repeat(len(x0), 1, 1)
+        self.calls = 0
+        self.x = self.g = x0.flatten(1)
+
+    def __call__(self, x: Tensor, fx: Tensor) -> Tensor:
+        """The next iterate, (batch, ...)."""
+        x_flat, g = x.flatten(1), (fx - x).flatten(1)
+        if self.calls > 0:
+            self._learn(x_flat - self.x, self.g - g)
+        self.calls += 1
+        self.x, self.g = x_flat, g
+        used = slice(min(self.calls - 1, self.memory))
+        return x + apply(self.steps[:, used], self.surprises[:, used], self.matrix[:, used, used], g).view_as(x)
+
+    def _learn(self, s: Tensor, z: Tensor) -> None:
+        """Put a step in the place of the oldest. A sample that stands still, or failed, keeps what it has."""
+        slot = (self.calls - 1) % self.memory
+        moved = (per_sample_norm(s) > 0) & z.isfinite().all(dim=1)
+        self.steps[:, slot] = keep(moved, s, self.steps[:, slot])
+        self.surprises[:, slot] = keep(moved, s - z, self.surprises[:, slot])
+        older, newest = _products(self.steps, z), -_products(self.surprises, s)
+        newest[:, slot] = older[:, slot]
+        self.matrix[:, :, slot] = keep(moved, older, self.matrix[:, :, slot])
+        self.matrix[:, slot] = keep(moved, newest, self.matrix[:, slot])
+
+    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `apply` needs to apply K^T, which is about (I - J)^-T."""
+        return self.surprises, self.steps, self.matrix.mT
+
+
+def apply(inner: Tensor, outer: Tensor, matrix: Tensor, z: Tensor) -> Tensor:
+    """z + outer^T matrix^-1 inner z for flat samples (batch, size); just z where the matrix is singular."""
+    weights, _ = torch.linalg.solve_ex(matrix, _products(inner, z)[:, :, None])
+    correction = (weights.mT @ outer).squeeze(1)
+    usable = correction.isfinite().all(dim=1, keepdim=True)
+    return z + correction.where(usable, 0)
+
+
+def _products(vectors: Tensor, x: Tensor) -> Tensor:
+    """Inner products of (batch, memory, size) with (batch, size): (batch, memory)."""
+    return (vectors @ x[:, :, None]).squeeze(-1)
