@@ -54,10 +54,10 @@ def accuracy_table(data: GridData, frame: pd.DataFrame) -> Table:
     return Table("accuracy", "Accuracy", frame, COLUMNS, caption, command, notes)
 
 
-def final_test(data: GridData, cells: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """The newest scores of some cells on a split."""
-    latest = data.latest
-    return latest[latest["cell_id"].isin(cells["cell_id"]) & (latest["split"] == split)]
+def final_scores(data: GridData, cells: pd.DataFrame, split: str = "test") -> list[pd.DataFrame]:
+    """The newest scores of each of some cells on a split."""
+    found = (data.scores.get((cell_id, split)) for cell_id in cells["cell_id"])
+    return [evaluations[-1] for evaluations in found if evaluations]
 
 
 def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
@@ -66,27 +66,30 @@ def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
     found = cells[(cells["protocol"] == protocol) & (cells["baseline"] == baseline)]
     if len(found) < 2:
         return found
-    means = final_test(data, found, "validation").groupby("cell_id")["psnr"].mean()
-    return found[found["cell_id"] == means.idxmax()]
+    means = [frame["psnr"].mean() for frame in final_scores(data, found, "validation")]
+    return found.iloc[[means.index(max(means))]]
 
 
 def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
     """PSNR of some cells of one method over that of another's, paired by picture."""
-    ours, theirs = final_test(data, ours), final_test(data, theirs)
+    return _paired(final_scores(data, ours), final_scores(data, theirs))
+
+
+def _paired(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> Estimate:
     return stats.paired_difference(stats.by_picture(ours, "psnr"), stats.by_picture(theirs, "psnr"))
 
 
 def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
     first = cells.iloc[0]
-    test = final_test(data, cells)
+    test = final_scores(data, cells)
     row: dict[str, Any] = {
         "label": first["label"],
         "group": first["kind"],
         **{name: first[name] for name in ("model", "backprop", "schedule", "baseline", "variant")},
         "seed_count": len(cells),
-        "pictures": test["picture"].nunique(),
-        "diverged": int(test["diverged"].sum()),
-        "validation_psnr": stats.over_seeds(final_test(data, cells, "validation"), "psnr")[0],
+        "pictures": max(map(len, test), default=0),
+        "diverged": sum(int(seed["diverged"].sum()) for seed in test),
+        "validation_psnr": stats.over_seeds(final_scores(data, cells, "validation"), "psnr")[0],
     }
     for score in ("psnr", "ssim", "legacy_psnr"):
         row[score], row[f"{score}_seed_std"] = stats.over_seeds(test, score)
@@ -97,23 +100,23 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
     return row | context.columns(cells) | {"protocol": first["protocol"], "method": first["method"]}
 
 
-def _fixed_point(data: GridData, cells: pd.DataFrame, test: pd.DataFrame) -> dict[str, Any]:
+def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) -> dict[str, Any]:
     """What only a trained equilibrium has: a start, a residual, and the same model trained by jfb."""
     first = cells.iloc[0]
-    all_test = data.evaluations[(data.evaluations["split"] == "test") & (data.evaluations["step"] == 0)]
-    start = all_test[all_test["cell_id"].isin(cells["cell_id"])]
-    gain = stats.paired_difference(stats.by_picture(test, "psnr"), stats.by_picture(start, "psnr"))
+    evaluations = (evaluation for cell_id in cells["cell_id"] for evaluation in data.scores.get((cell_id, "test"), []))
+    start = [evaluation for evaluation in evaluations if evaluation["step"].iloc[0] == 0]
     jfb = data.finished[(data.finished["family"] == first["family"]) & (data.finished["backprop"] == "jfb")]
     over_jfb = compare(data, cells, jfb) if first["backprop"] != "jfb" else stats.estimate(pd.Series(dtype=float))
+    residuals = pd.concat([seed["residual"] for seed in test]) if test else pd.Series(dtype=float)
     return {
         "start_psnr": stats.over_seeds(start, "psnr")[0],
-        **_difference("gain", gain),
+        **_difference("gain", _paired(test, start)),
         **_difference("over_jfb", over_jfb),
-        "residual_median": test["residual"].median(),
-        "residual_max": test["residual"].max(),
+        "residual_median": residuals.median(),
+        "residual_max": residuals.max(),
         "nfe": stats.over_seeds(test, "nfe")[0],
         "tol": first["tol"],
-        "unconverged": int((test["residual"] > first["tol"]).sum()) if first["tol"] is not None else math.nan,
+        "unconverged": int((residuals > first["tol"]).sum()) if first["tol"] is not None else math.nan,
     }
 
 

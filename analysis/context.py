@@ -45,18 +45,19 @@ def commits(cells: pd.DataFrame) -> list[str]:
 
 def columns(cells: pd.DataFrame) -> dict[str, Any]:
     """The same conditions as columns of a CSV: one method's row."""
-    fields = [
-        field
-        for field in cells.columns
-        if field.startswith(("data.", "physics.")) or field in ("world_size", "steps", "global_batch_size", "device")
-    ]
-    present = {field: _join(cells[field]) for field in fields if cells[field].notna().any()}
+    values = {str(field): list(column) for field, column in cells.items()}
+    conditions = ("world_size", "steps", "global_batch_size", "device")
+    shown = {
+        field: text
+        for field, found in values.items()
+        if (field.startswith(("data.", "physics.")) or field in conditions) and (text := _join(found))
+    }
     return {
-        "seeds": _join(cells["seed"]),
-        **present,
-        "commit": _join(commit for found in cells["commit"] for commit in found.split()),
-        "dirty": bool(cells["dirty"].any()),
-        "cells": _join(cells["cell_id"], " "),
+        "seeds": _join(values["seed"]),
+        **shown,
+        "commit": _join(commit for found in values["commit"] for commit in found.split()),
+        "dirty": any(values["dirty"]),
+        "cells": _join(values["cell_id"], " "),
     }
 
 

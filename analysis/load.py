@@ -54,10 +54,12 @@ class GridData:
         return self.cells[self.cells["state"] == "finished"]
 
     @cached_property
-    def latest(self) -> pd.DataFrame:
-        """The evaluations of each cell and split at its last step."""
-        newest = self.evaluations.groupby(["cell_id", "split"])["step"].transform("max")
-        return self.evaluations[self.evaluations["step"] == newest]
+    def scores(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
+        """The evaluations of each cell and split in their order, each indexed by picture."""
+        found: dict[tuple[str, str], list[pd.DataFrame]] = {}
+        for (cell_id, split, _), rows in self.evaluations.groupby(["cell_id", "split", "step"]):
+            found.setdefault((str(cell_id), str(split)), []).append(rows.set_index("picture"))
+        return found
 
     @property
     def missing(self) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from analysis.accuracy import final_test
 from analysis.figures import Figure, render, style
 from analysis.load import GridData
 
@@ -54,7 +53,8 @@ def comparisons(data: GridData) -> list[Figure]:
 
 def _pages(data: GridData, cells: pd.DataFrame) -> list[list[Column]]:
     """The columns of each figure: truth and baselines come first in all of them."""
-    columns = {str(row["cell_id"]): _column(data, row) for row in cells.to_dict("records")}
+    scored = [cell for cell in cells.to_dict("records") if (cell["cell_id"], "test") in data.scores]
+    columns = {str(cell["cell_id"]): _column(data, cell) for cell in scored}
     columns = {cell_id: column for cell_id, column in columns.items() if column.files}
     if not columns:
         return []
@@ -69,8 +69,8 @@ def _pages(data: GridData, cells: pd.DataFrame) -> list[list[Column]]:
 
 def _column(data: GridData, cell: dict[Any, Any]) -> Column:
     folder = data.folders[cell["cell_id"]].reconstructions
-    scores = final_test(data, data.cells[data.cells["cell_id"] == cell["cell_id"]])
-    psnr = dict(zip(scores["picture"].astype(int), scores["psnr"].astype(float), strict=True))
+    scores = data.scores[cell["cell_id"], "test"][-1]["psnr"]
+    psnr = dict(zip(scores.index, scores, strict=True))
     heading = BASELINES.get(cell["baseline"], cell["label"].replace(" ", "\n"))
     return Column(heading, _images(folder, "output"), psnr)
 

@@ -1,6 +1,8 @@
 """Means and their uncertainty. Methods are compared picture by picture: all see the same noise on one picture."""
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,16 +49,20 @@ def paired_difference(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> E
     return estimate(ours.loc[common] - theirs.loc[common])
 
 
-def by_picture(evaluations: pd.DataFrame, column: str) -> "pd.Series[float]":
-    """One value a picture: the mean over seeds."""
-    series: pd.Series[float] = evaluations.groupby("picture")[column].mean()
-    return series
+def by_picture(seeds: Sequence[pd.DataFrame], column: str) -> "pd.Series[float]":
+    """One value a picture: the mean over seeds, each of which is a frame indexed by picture."""
+    if not seeds:
+        return pd.Series(dtype=float)
+    together: pd.Series[float] = pd.concat([seed[column] for seed in seeds])
+    return together.groupby(level=0).mean() if len(seeds) > 1 else together
 
 
-def over_seeds(evaluations: pd.DataFrame, column: str) -> tuple[float, float]:
+def over_seeds(seeds: Sequence[pd.DataFrame], column: str) -> tuple[float, float]:
     """Mean over seeds of each seed's mean over pictures, and the standard deviation of those; nan for one seed."""
-    means = evaluations.groupby("cell_id")[column].mean()
-    return float(means.mean()), float(means.std(ddof=1)) if len(means) > 1 else math.nan
+    means = [float(seed[column].mean()) for seed in seeds]
+    if not means:
+        return math.nan, math.nan
+    return statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else math.nan
 
 
 def quantiles(values: "pd.Series[float]", name: str) -> dict[str, float]:
