@@ -51,14 +51,14 @@ class Pretraining(Frozen):
 
 
 class Pool(Frozen):
-    """A persistent pool of states: a step continues the solves of some samples instead of starting new ones."""
+    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones."""
 
-    size: PositiveInt = 64
+    size: PositiveInt = 32
     """Samples whose state is kept, over all ranks; a multiple of global_batch_size."""
     max_steps: PositiveInt = 5
-    """Most evaluations of T for one training step."""
+    """Most evaluations of T when a known batch is visited again; a new one is solved in full."""
     refresh_every: PositiveInt = 12
-    """Steps on one sample before a new one takes its place."""
+    """Visits of one batch before new samples take its place."""
 
 
 class BaseCell(Frozen):

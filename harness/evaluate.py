@@ -30,14 +30,21 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate(reconstruct: Reconstruct, loader: Loader, indices: list[int], batch_size: int) -> Scores:
-    """Reconstruct the held-out pictures of `indices` and score each against its truth."""
+def evaluate(
+    reconstruct: Reconstruct,
+    loader: Loader,
+    indices: list[int],
+    batch_size: int,
+    show: Callable[[int, Tensor, Tensor], None] = lambda index, image, truth: None,
+) -> Scores:
+    """Reconstruct the held-out pictures of `indices`, score each against its truth, and `show` it."""
     scores = Scores()
     for first in range(0, len(indices), batch_size):
         batch = loader.held_out_batch(indices[first : first + batch_size])
         output = reconstruct(batch)
         scores.indices += batch.indices
-        for image, truth in zip(output.image, batch.images, strict=True):
+        for index, image, truth in zip(batch.indices, output.image, batch.images, strict=True):
+            show(index, image, truth)
             psnr, ssim, legacy = score(image, truth, loader.value_range)
             scores.psnr.append(psnr)
             scores.ssim.append(ssim)

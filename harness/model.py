@@ -25,19 +25,24 @@ class Output:
 class Equilibrium(nn.Module):
     """measurement -> output(T(s*)) with s* = T(s*; measurement); knows neither which map nor which method it has."""
 
-    def __init__(self, map: Map, solver: Solver, backprop: Backprop, timed: Timed = untimed) -> None:
+    def __init__(
+        self,
+        map: Map,
+        solver: Solver,
+        backprop: Backprop,
+        timed: Timed = untimed,
+        continuing_solver: Solver | None = None,
+    ) -> None:
         super().__init__()
         self.map = map
         self.solver = solver
         self.backprop = backprop
         self.timed = timed
-
-    def initial(self, d: Tensor) -> Tensor:
-        """The map's initial state for measurements d."""
-        return self.map.initial(d).detach()
+        self.continuing_solver = continuing_solver or solver
 
     def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
-        """Reconstruct measurements d, (batch, 3, height, width), from a given start or from the map's initial state."""
-        start = self.initial(d) if start is None else start
-        found = self.backprop(lambda state: self.map(state, d), start, self.solver, self.timed)
+        """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve."""
+        solver = self.solver if start is None else self.continuing_solver
+        start = self.map.initial(d).detach() if start is None else start
+        found = self.backprop(lambda state: self.map(state, d), start, solver, self.timed)
         return Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)

@@ -19,8 +19,8 @@ class Order(Protocol):
     def samples(self, step: int) -> list[Sample]:
         """This rank's share of the global batch of a step."""
 
-    def start(self, step: int, initial: Tensor) -> Tensor:
-        """Where this rank's solves of a step start, given the map's initial states."""
+    def start(self, step: int) -> Tensor | None:
+        """The states that this rank's solves of a step go on from; None starts them afresh."""
 
     def keep(self, step: int, states: Tensor) -> None:
         """Take note of the states that a step ended with."""
@@ -34,7 +34,7 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Epochs:
-    """The plain order: an epoch visits each picture at most once, and every solve starts at the initial state."""
+    """The plain order: an epoch visits each picture at most once, and every solve starts afresh."""
 
     seed: int
     train_count: int
@@ -48,9 +48,8 @@ class Epochs:
         first = position * self.batch_size
         return [Sample(int(index), epoch) for index in order[first : first + self.batch_size]][self.share]
 
-    def start(self, step: int, initial: Tensor) -> Tensor:
-        """The initial state."""
-        return initial
+    def start(self, step: int) -> None:
+        """Afresh."""
 
     def keep(self, step: int, states: Tensor) -> None:
         """Nothing to note."""
@@ -64,11 +63,12 @@ class Epochs:
 
 
 class PoolOrder:
-    """A persistent pool of states: a step continues the solves of some samples instead of starting new ones.
+    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones.
 
-    A slot of the pool holds one sample and its state for `refresh_every` visits; slots take turns and are staggered. A
-    visit takes a few solver steps from the stored state and one gradient there. So the weights are trained at states
-    far along the iteration, which keeps a trained fixed point from drifting, and a step needs few evaluations.
+    The pool is a ring of batches that take turns. A batch is solved in full on its first visit, continued for a few
+    evaluations on each later one, and after `refresh_every` visits gives way to new samples; batches are staggered. So
+    the weights are trained at states that have seen many evaluations, which keeps a trained fixed point from drifting,
+    and most steps need few.
     """
 
     def __init__(
@@ -78,24 +78,28 @@ class PoolOrder:
         self.train_count = train_count
         self.batch_size = batch_size
         self.share = share
-        self.size = size
+        self.batches = size // batch_size
         self.refresh_every = refresh_every
         self._states: dict[int, Tensor] = {}
+        """Slot to state (channels, height, width); slot s belongs to batch s // batch_size."""
 
     def samples(self, step: int) -> list[Sample]:
-        """The samples in the slots that a step visits."""
-        return [self._sample(slot, self._generation(slot, step)) for slot in self._slots(step)]
+        """The samples of the batch that a step visits: picture and noise stay the same between two refreshes."""
+        first = (self._generation(step) * self.batches + step % self.batches) * self.batch_size
+        positions = (divmod(first + k, self.train_count) for k in range(self.batch_size)[self.share])
+        return [Sample(int(sample_order(self.seed, e, self.train_count)[p]), e) for e, p in positions]
 
-    def start(self, step: int, initial: Tensor) -> Tensor:
-        """The stored states, or the initial state for a new sample."""
-        chosen = [
-            x if self._is_new(slot, step) or slot not in self._states else self._states[slot]
-            for slot, x in zip(self._slots(step), initial, strict=True)
-        ]
-        return torch.stack(chosen)
+    def start(self, step: int) -> Tensor | None:
+        """The stored states; None for new samples, and where a state was not finite."""
+        last_visit = step - self.batches
+        is_new = last_visit < 0 or self._generation(step) != self._generation(last_visit)
+        slots = self._slots(step)
+        if is_new or any(slot not in self._states for slot in slots):
+            return None
+        return torch.stack([self._states[slot] for slot in slots])
 
     def keep(self, step: int, states: Tensor) -> None:
-        """Store the states; a slot whose state is not finite starts afresh."""
+        """Store the states that are finite."""
         finite = states.flatten(1).isfinite().all(dim=1).tolist()
         for slot, state, usable in zip(self._slots(step), states, finite, strict=True):
             self._states.pop(slot, None)
@@ -103,7 +107,7 @@ class PoolOrder:
                 self._states[slot] = state
 
     def states(self) -> dict[int, Tensor]:
-        """Slot to state (channels, height, width)."""
+        """This rank's slots."""
         return self._states
 
     def load(self, states: dict[int, Tensor]) -> None:
@@ -112,17 +116,10 @@ class PoolOrder:
         self._states = {slot: state for slot, state in states.items() if slot % self.batch_size in share}
 
     def _slots(self, step: int) -> range:
-        first = step * self.batch_size % self.size
+        first = step % self.batches * self.batch_size
         return range(first, first + self.batch_size)[self.share]
 
-    def _is_new(self, slot: int, step: int) -> bool:
-        last_visit = step - self.size // self.batch_size
-        return last_visit < 0 or self._generation(slot, step) != self._generation(slot, last_visit)
-
-    def _generation(self, slot: int, step: int) -> int:
-        visit = step * self.batch_size // self.size
-        return (visit + slot) // self.refresh_every
-
-    def _sample(self, slot: int, generation: int) -> Sample:
-        epoch, position = divmod(generation * self.size + slot, self.train_count)
-        return Sample(int(sample_order(self.seed, epoch, self.train_count)[position]), epoch)
+    def _generation(self, step: int) -> int:
+        """How often the batch visited at this step has been refreshed; neighbours are refreshed at different visits."""
+        visit, batch = divmod(step, self.batches)
+        return (visit + batch) // self.refresh_every

@@ -53,8 +53,7 @@ def run_baseline(session: Session, cell: BaselineCell) -> State:
             )
         )
     session.evaluate(lambda batch: reconstruct(batch, chosen), "validation", 0)
-    session.evaluate(lambda batch: reconstruct(batch, chosen), "test", 0)
-    session.store_reconstructions(lambda batch: reconstruct(batch, chosen), cell.operations.reconstructions)
+    session.evaluate(lambda batch: reconstruct(batch, chosen), "test", 0, keep=cell.operations.reconstructions)
     return "finished"
 
 

@@ -52,9 +52,8 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
             return "interrupted"
     if isinstance(cell, TrainCell):
         session.report(message="evaluating")
-        session.evaluate(task.reconstruct, "test", task.steps)
+        session.evaluate(task.reconstruct, "test", task.steps, keep=cell.operations.reconstructions)
         _probe(session, task, model, load(0))
-        session.store_reconstructions(task.reconstruct, cell.operations.reconstructions)
     return "finished"
 
 

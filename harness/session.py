@@ -7,6 +7,7 @@ from typing import IO, Literal
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from harness.data import Loader
 from harness.distributed import Place, gather_objects
@@ -57,28 +58,25 @@ class Session:
         if self.record is not None and not only_progress:
             self.folder.write_status(self.status)
 
-    def evaluate(self, reconstruct: Reconstruct, split: Split, step: int) -> None:
-        """Score one split, shared among the ranks without padding, and record it."""
-        pictures = self.loader.dataset.validation if split == "validation" else self.loader.dataset.test
-        mine = list(pictures)[self.place.rank :: self.place.world_size]
-        scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH)
+    def evaluate(self, reconstruct: Reconstruct, split: Split, step: int, keep: int = 0) -> None:
+        """Score one split, shared among the ranks without padding, and record it; store the first `keep` pictures."""
+        pictures = list(self.loader.dataset.validation if split == "validation" else self.loader.dataset.test)
+        mine = pictures[self.place.rank :: self.place.world_size]
+
+        def store(index: int, image: Tensor, truth: Tensor) -> None:
+            if index in pictures[:keep]:
+                self._store_picture(f"{index:06d}-output", image)
+                self._store_picture(f"{index:06d}-truth", truth)
+
+        scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, store)
         merged = _in_order(gather_objects(asdict(scores)))
         self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **merged}))
 
-    def store_reconstructions(self, reconstruct: Reconstruct, count: int) -> None:
-        """Write the first test pictures as reconstructed, and beside them truth and measurement as PNG."""
-        if self.record is None:
-            return
+    def _store_picture(self, name: str, picture: Tensor) -> None:
         low, high = self.loader.value_range
         self.folder.reconstructions.mkdir(exist_ok=True)
-        for index in list(self.loader.dataset.test)[:count]:
-            batch = self.loader.held_out_batch([index])
-            with torch.no_grad():
-                image = reconstruct(batch).image[0]
-            for kind, picture in (("truth", batch.images[0]), ("output", image)):
-                pixels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
-                path = self.folder.reconstructions / f"{index:06d}-{kind}.png"
-                Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(path)
+        pixels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
+        Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(self.folder.reconstructions / f"{name}.png")
 
 
 def _in_order(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:

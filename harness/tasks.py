@@ -29,10 +29,6 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def initial(self, d: Tensor) -> Tensor:
-        """There is nothing to start from."""
-        return d
-
     def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
@@ -50,7 +46,7 @@ class Task:
     measure: Callable[[Batch], Tensor]
     """A batch to its measurements."""
     reconstruct: Callable[[Batch], Output]
-    """The same weights as they are used: solved from the start and to the cell's own tolerance."""
+    """A batch to its reconstructions, solved afresh."""
     order: Order
     """Which samples a step sees."""
     optimizer: Optimizer
@@ -88,10 +84,9 @@ def train_task(
     network = build(cell.network)
     network.load_state_dict(denoiser)
     map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
-    backprop, pool = build(cell.backprop), cell.active_pool
-    solver_in_training = cell.solver.model_copy(update={"max_steps": pool.max_steps} if pool else {})
-    model = Equilibrium(map, build(solver_in_training), backprop, clock)
-    model_in_use = Equilibrium(map, build(cell.solver), backprop)
+    pool = cell.active_pool
+    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
+    model = Equilibrium(map, build(cell.solver), build(cell.backprop), clock, continuing)
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
@@ -100,7 +95,7 @@ def train_task(
     return Task(
         model=model,
         measure=observe,
-        reconstruct=lambda batch: model_in_use(observe(batch)),
+        reconstruct=lambda batch: model(observe(batch)),
         order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
         **_optimisation(model, cell.optimizer, cell.schedule, cell.steps),
         gradient_clip=cell.gradient_clip,

@@ -37,10 +37,9 @@ def train(
         with clock("data"):
             batch = load(step)
             d = task.measure(batch)
-            start = task.order.start(step, task.model.initial(d))
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
-            output = model(d, start)
+            output = model(d, task.order.start(step))
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
             loss.backward()
         with clock("optimizer"):

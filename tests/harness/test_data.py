@@ -72,28 +72,33 @@ def test_an_epoch_repeats_no_picture() -> None:
     assert len(seen) == len(set(seen)) == 48
 
 
-def test_a_pool_slot_keeps_its_sample_and_state_until_it_is_refreshed() -> None:
-    order = PoolOrder(seed=0, train_count=50, batch_size=2, share=slice(0, 2), size=4, refresh_every=3)
-    initial = torch.zeros(2, 1, 1, 1)
-    previous: dict[int, Sample] = {}
-    ages = dict.fromkeys(range(4), 0)
-    for step in range(24):
-        first = step % 2 * 2
-        starts = order.start(step, initial)
-        for slot, sample, start in zip((first, first + 1), order.samples(step), starts, strict=True):
-            kept = previous.get(slot) == sample
-            assert (float(start) != 0) == kept, "a known sample goes on from its state, a new one starts afresh"
-            ages[slot] = ages[slot] + 1 if kept else 1
-            assert ages[slot] <= 3
-            previous[slot] = sample
-        order.keep(step, starts + 1)
-    assert max(ages.values()) > 0
+def test_a_pool_goes_on_with_a_batch_until_it_is_refreshed() -> None:
+    order = PoolOrder(seed=0, train_count=50, batch_size=2, share=slice(0, 2), size=6, refresh_every=3)
+    previous: dict[int, list[Sample]] = {}
+    ages = dict.fromkeys(range(3), 0)
+    refreshed_at: set[int] = set()
+    for step in range(36):
+        batch, samples, start = step % 3, order.samples(step), order.start(step)
+        known = previous.get(batch) == samples
+        assert (start is not None) == known, "a known batch goes on from its states, a new one starts afresh"
+        assert start is None or start.flatten().tolist() == [ages[batch]] * 2
+        ages[batch] = ages[batch] + 1 if known else 1
+        assert ages[batch] <= 3
+        if not known and step >= 9:
+            refreshed_at.add(step // 3 % 3)
+        previous[batch] = samples
+        order.keep(step, torch.full((2, 1, 1, 1), float(ages[batch])))
+    assert len(refreshed_at) == 3, "batches take turns to be refreshed"
+    seen = [sample.index for samples in previous.values() for sample in samples]
+    assert len(seen) == len(set(seen))
 
 
-def test_a_pool_forgets_a_state_that_is_not_finite() -> None:
+def test_a_pool_starts_afresh_after_a_state_that_is_not_finite() -> None:
     order = PoolOrder(seed=0, train_count=50, batch_size=2, share=slice(0, 2), size=2, refresh_every=100)
-    order.keep(0, torch.tensor([torch.nan, 5.0]).view(2, 1, 1, 1))
-    assert order.start(1, torch.zeros(2, 1, 1, 1)).flatten().tolist() == [0.0, 5.0]
+    order.keep(0, torch.tensor([1.0, 5.0]).view(2, 1, 1, 1))
+    assert order.start(1) is not None
+    order.keep(1, torch.tensor([torch.nan, 5.0]).view(2, 1, 1, 1))
+    assert order.start(2) is None
 
 
 def make_folder(folder: Path, count: int) -> None:
