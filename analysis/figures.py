@@ -36,6 +36,8 @@ class Figure:
     name: str
     title: str
     caption: str
+    inches: float
+    """Its width."""
     png: bytes
     pdf: bytes
 
@@ -180,7 +182,7 @@ def render(name: str, title: str, caption: str, canvas: Canvas) -> Figure:
     canvas.set_layout_engine(None)
     canvas.savefig(png, format="png", dpi=DOTS_PER_INCH)
     canvas.savefig(pdf, format="pdf", dpi=DOTS_PER_INCH, metadata={"CreationDate": None})
-    return Figure(name, title, caption, png.getvalue(), pdf.getvalue())
+    return Figure(name, title, caption, canvas.get_figwidth(), png.getvalue(), pdf.getvalue())
 
 
 def _trained(data: GridData) -> pd.DataFrame:

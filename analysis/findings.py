@@ -152,12 +152,20 @@ def _skipped_steps(data: GridData) -> Iterator[Finding]:
 
 
 def _denoisers(data: GridData) -> Iterator[Finding]:
+    """Whether pretraining did anything: all trained methods start from it."""
+    changes: dict[str, float] = {}
+    parts = []
     for cell_id in data.finished[data.finished["kind"] == "pretrain"]["cell_id"]:
-        scores = data.evaluations[data.evaluations["cell_id"] == cell_id].groupby("step")["psnr"].mean()
-        if len(scores) > 1:
-            change = scores.iloc[-1] - scores.iloc[0]
-            text = f"Pretraining brings the denoiser {cell_id} from {scores.iloc[0]:.2f} to {scores.iloc[-1]:.2f} dB"
-            yield Finding("yes" if change > 0 else "no", f"{text} on noisy validation pictures ({change:+.2f} dB).")
+        means = [scores["psnr"].mean() for scores in data.scores.get((cell_id, "validation"), [])]
+        if len(means) < 2:
+            continue
+        first, last = means[0], means[-1]
+        changes[cell_id] = last - first
+        parts.append(f"{cell_id} from {first:.2f} to {last:.2f} dB on noisy validation pictures")
+    better = sum(change > 0 for change in changes.values())
+    if changes:
+        text = f"{better} of {len(changes)} denoisers are better after pretraining than before."
+        yield Finding("yes" if better == len(changes) else "no", text, f"{', '.join(parts)}.")
 
 
 def _searches(data: GridData) -> Iterator[Finding]:
@@ -171,7 +179,9 @@ def _searches(data: GridData) -> Iterator[Finding]:
         )
         (inside if first["interior"] else outside).append(text)
     if outside:
-        text = f"{len(outside)} searches of baselines end at an edge, where a better value may lie beyond."
+        text = (
+            f"{len(outside)} of {len(inside) + len(outside)} searches of baselines end at an edge of the values tried."
+        )
         yield Finding("warning", text, f"{', '.join(outside)}.")
     if inside:
         text = f"{len(inside)} of {len(inside) + len(outside)} searches of baselines end inside the values tried."

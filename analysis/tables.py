@@ -78,13 +78,13 @@ class Table:
         return [str(group) for group in self.frame["group"]] if "group" in self.frame else [""] * len(self.frame)
 
     def _best(self, column: Column) -> set[int]:
-        """Positions of the best values; ties at the shown precision are all best, a lone value is not."""
+        """Positions of the best values. Ties at the shown precision are all best; where all tie, none is."""
         if not column.best or column.key not in self.frame or self.frame.empty:
             return set()
         records, positions = self.records(), set()
         for _, rows in _positions(records, self.best_within):
             numbers = {k: float(records[k][column.key]) for k in rows if _is_finite(records[k][column.key])}
-            if len(numbers) < 2:
+            if len({_number(column, number) for number in numbers.values()}) < 2:
                 continue
             winner = (max if column.best == "max" else min)(numbers.values())
             shown = _number(column, winner)

@@ -21,7 +21,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def render(name: str, title: str, caption: str, canvas: Any) -> figures.Figure:
         caught[name] = canvas
-        return figures.Figure(name, title, caption, b"", b"")
+        return figures.Figure(name, title, caption, 1.0, b"", b"")
 
     monkeypatch.setattr(figures, "render", render)
     monkeypatch.setattr(pictures, "render", render)

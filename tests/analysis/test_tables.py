@@ -43,10 +43,16 @@ def test_values_are_formatted_and_the_unknown_is_a_dash() -> None:
 
 @pytest.mark.parametrize(
     ("values", "bold"),
-    [([30.0, 29.0], [True, False]), ([30.001, 30.002], [True, True]), ([30.0, math.nan], [False, False])],
+    [
+        ([30.0, 29.0, 28.0], [True, False, False]),
+        ([30.001, 30.002, 28.0], [True, True, False]),
+        ([30.001, 30.002, math.nan], [False, False, False]),
+        ([30.0, math.nan, -math.inf], [False, False, False]),
+    ],
 )
-def test_best_is_bold_among_several_at_the_shown_precision(values: list[float], bold: list[bool]) -> None:
-    assert [row[1].bold for row in table(psnr=values).rows()] == bold
+def test_best_is_bold_at_the_shown_precision_where_there_is_a_choice(values: list[float], bold: list[bool]) -> None:
+    three = {"label": ["a"] * 3, "error": [0.1] * 3, "residual": [0.1] * 3, "count": [0] * 3, "group": [""] * 3}
+    assert [row[1].bold for row in table(**three, psnr=values).rows()] == bold
 
 
 def test_best_is_looked_for_within_one_protocol() -> None:
