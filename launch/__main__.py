@@ -140,6 +140,16 @@ def run(
 
 
 @app.command()
+def fields() -> None:
+    """Document every field of a grid file and every choice there is."""
+    from rich.console import Console
+
+    from launch.fields import describe_fields
+
+    Console().print(describe_fields())
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
     runs: RunsOption = RUNS,
