@@ -36,7 +36,7 @@ COLUMNS = (
     Column("saved_bytes", "Saved, MiB", ".1f", best="min", scale=MIB, rank=6),
     Column("flops", "GFLOP", ".1f", best="min", scale=1e-9),
     Column("gradient_bytes", "Gradient, MiB", ".2f", scale=MIB),
-    Column("throughput", "Images/s", ".3g", best="max"),
+    Column("throughput", "Images/s", ",.1f", best="max"),
     Column("timed_steps", "Timed steps", "d"),
 )
 

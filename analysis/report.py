@@ -20,6 +20,7 @@ from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
 from analysis.figures import Figure, grid_figures
 from analysis.findings import Finding, findings
+from analysis.latex import to_latex
 from analysis.load import GridData, load
 from analysis.pictures import comparisons
 from analysis.tables import Table
@@ -87,7 +88,7 @@ def write(made: Report, folder: Path) -> Path:
     for table in (made.accuracy, made.cost):
         write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
         write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
-        write_atomically(folder / f"{table.name}.tex", tables.to_latex(table))
+        write_atomically(folder / f"{table.name}.tex", to_latex(table))
     for figure in (*made.figures, *made.pictures):
         _write_bytes(folder / f"{figure.name}.png", figure.png)
         _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)

@@ -1,8 +1,8 @@
-"""One table, declared once, as text for a terminal, a spreadsheet, Markdown and LaTeX."""
+"""One table, declared once, as text for a terminal, a spreadsheet and Markdown; `analysis.latex` sets it in LaTeX."""
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -77,6 +77,10 @@ class Table:
         """The group of each row."""
         return [str(group) for group in self.frame["group"]] if "group" in self.frame else [""] * len(self.frame)
 
+    def width(self, column: Column) -> int:
+        """Characters that a column needs where its label is broken between words."""
+        return max(map(len, [*column.label.split(), *(row[0].text for row in self.rows((column,)))]))
+
     def _best(self, column: Column) -> set[int]:
         """Positions of the best values. Ties at the shown precision are all best; where all tie, none is."""
         if not column.best or column.key not in self.frame or self.frame.empty:
@@ -119,8 +123,7 @@ def _fitting(table: Table, width: int) -> dict[str, int]:
     """The columns that are shown, by key, and how wide each is; its label is broken between words."""
     fitting: dict[str, int] = {}
     for column in sorted((column for column in table.columns if column.rank), key=lambda column: column.rank):
-        words = [*column.label.split(), *(row[0].text for row in table.rows((column,)))]
-        fitting[column.key] = max(map(len, words))
+        fitting[column.key] = table.width(column)
         if len(fitting) > 2 and sum(fitting.values()) + 2 * len(fitting) - 2 > width:
             del fitting[column.key]
             break
@@ -146,59 +149,6 @@ def to_markdown(table: Table) -> str:
     notes = [f"- {_escape_markdown(note)}" for note in table.notes]
     caption = f"{_escape_markdown(table.caption)} Command: `{table.command}`"
     return "\n".join([f"### {table.title}", "", caption, "", *lines, "", *notes, ""])
-
-
-def to_latex(table: Table) -> str:
-    """A table environment to paste; needs booktabs and graphicx."""
-    alignment = "".join("r" if column.spec else "l" for column in table.columns)
-    command = escape_latex(table.command).replace("'", "\\textquotesingle{}")
-    lines = [
-        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape_latex(f'{table.title}. {table.caption}')} Command: \\texttt{{{command}}}}}",
-        f"\\label{{tab:{table.name}}}",
-        "\\resizebox{\\linewidth}{!}{%",
-        f"\\begin{{tabular}}{{{alignment}}}",
-        "\\toprule",
-        _latex_row(escape_latex(column.label) for column in table.columns),
-        "\\midrule",
-        *_latex_body(table),
-        "\\bottomrule",
-        "\\end{tabular}}",
-        *(f"\\par\\smallskip\\footnotesize {escape_latex(note)}" for note in table.notes),
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it reads, whatever font encoding it uses."""
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    negative = re.sub(r"(?<!\w)-(?=[\d$])", "$-$", escaped)
-    return re.sub(r"(?<![\w.])(\d\.\d+)e(-?\d+)(?!\w)", r"$\1\\times 10^{\2}$", negative)
-
-
-_LATEX = {
-    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "{\\char34}",
-    "±": "$\\pm$", "\N{MULTIPLICATION SIGN}": "$\\times$", INFINITY: "$\\infty$", NOTHING: "--",
-}  # fmt: skip
-
-
-def _latex_body(table: Table) -> Iterator[str]:
-    groups = table.groups()
-    for position, row in enumerate(table.rows()):
-        if position and groups[position] != groups[position - 1]:
-            yield "\\midrule"
-        texts = (escape_latex(shown.text) for shown in row)
-        yield _latex_row(
-            f"{{\\boldmath\\textbf{{{text}}}}}" if s.bold else text for text, s in zip(texts, row, strict=True)
-        )
-
-
-def _latex_row(texts: Iterable[str]) -> str:
-    return " & ".join(texts) + " \\\\"
 
 
 def _markdown(shown: Shown) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.tables import NOTHING, Column, Table, escape_latex, to_csv, to_latex, to_markdown, to_rich
+from analysis.tables import NOTHING, Column, Table, to_csv, to_markdown, to_rich
 
 COMMAND = "python -m x 'a=[\"b\"]'"
 COLUMNS = (
@@ -76,38 +76,6 @@ def test_markdown_has_equal_columns_bold_best_caption_and_command() -> None:
     assert "**30.12 ± 0.50**" in rows[2]
     assert "50 % of a\\_b" in lines[2]
     assert f"`{COMMAND}`" in lines[2]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b & 5 % #1 $2 {x}", "a\\_b \\& 5 \\% \\#1 \\$2 \\{x\\}"),
-        ("~^\\", "\\textasciitilde{}\\textasciicircum{}\\textbackslash{}"),
-        ("1.2e-4", "$1.2\\times 10^{-4}$"),
-        ("-0.52 ± 0.08", "$-$0.52 $\\pm$ 0.08"),
-        ("-∞", "$-$$\\infty$"),
-        ("de-prox 2026-11-22", "de-prox 2026-11-22"),
-        ("0eb6bad604a5", "0eb6bad604a5"),
-        (NOTHING, "--"),
-    ],
-)
-def test_latex_is_escaped(text: str, expected: str) -> None:
-    assert escape_latex(text) == expected
-
-
-def test_latex_table_is_whole_and_has_a_rule_between_groups() -> None:
-    lines = to_latex(table()).splitlines()
-    assert [line for line in lines if line.startswith(("\\begin", "\\end"))] == [
-        "\\begin{table}", "\\begin{tabular}{lrrr}", "\\end{tabular}}", "\\end{table}",
-    ]  # fmt: skip
-    first = lines.index("\\midrule")
-    assert (
-        lines[first + 1]
-        == "a\\_b \\& 100 \\% & {\\boldmath\\textbf{30.12 $\\pm$ 0.50}} & $1.2\\times 10^{-4}$ & 0 \\\\"
-    )
-    assert lines[first + 2] == "\\midrule"
-    text = "\n".join(lines)
-    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
 
 
 @pytest.mark.parametrize(("width", "last"), [(200, "Diverged"), (40, "residual"), (26, "dB")])
