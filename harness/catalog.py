@@ -363,14 +363,14 @@ class Picard(SolverSpec):
 
 
 class Anderson(SolverSpec):
-    """Anderson acceleration, type II (Walker & Ni 2011), per sample, ridge relative to the Gram matrix."""
+    """Anderson acceleration, type II (Walker & Ni 2011), per sample, with a relative ridge."""
 
     target = "harness.solvers:Anderson"
     name: Literal["anderson"] = "anderson"
     memory: int = Field(10, ge=1, le=50)
     """Iterates combined in one step; 10 takes a quarter fewer evaluations than 5 where the spectral radius is .96."""
     ridge: NonNegativeFloat = 1e-6
-    """Ridge on the Gram matrix, in units of its mean diagonal."""
+    """Ridge on the Gram matrix of the residuals, in units of its diagonal."""
     mixing: float = Field(1.0, gt=0, le=1)
     """Weight of T(x) against x in the combination."""
 
