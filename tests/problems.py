@@ -135,4 +135,4 @@ def flat(tensors: "list[Tensor | None] | tuple[Tensor, ...]") -> Tensor:
 
 def relative_error(a: Tensor, b: Tensor) -> float:
     """|a - b| / |b|."""
-    return float((a - b).norm() / b.norm())
+    return float((a - b).detach().norm() / b.detach().norm())
