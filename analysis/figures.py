@@ -256,8 +256,6 @@ def style() -> Iterator[None]:
     with (
         sns.axes_style("ticks"),
         sns.plotting_context("paper", font_scale=1.15),
-        mpl.rc_context(
-            {"axes.titlesize": "medium", "legend.fontsize": "small", "pdf.fonttype": 42, "image.composite_image": False}
-        ),
+        mpl.rc_context({"axes.titlesize": "medium", "legend.fontsize": "small", "pdf.fonttype": 42}),
     ):
         yield

@@ -46,7 +46,7 @@ _ESCAPED = {
 
 def _constant(table: Table) -> dict[str, str]:
     """Columns that say the same in every row, by key, in words."""
-    shown = {column: {row[0].text for row in table.rows((column,))} for column in table.columns[1:]}
+    shown = {column: {place.text for place in table.column(column)} for column in table.columns[1:]}
     return {c.key: f"{c.label} {texts.pop()}" for c, texts in shown.items() if len(texts) == 1 and len(table.frame) > 1}
 
 

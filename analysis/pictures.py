@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from analysis.figures import Figure, render, style
 from analysis.load import GridData
+
+Pixels = npt.NDArray[np.uint8]
 
 BASELINES = {"degraded": "measurement", "direct-inverse": "direct inverse", "gradient-descent": "gradient descent",
              "total-variation": "total variation"}  # fmt: skip
@@ -23,10 +24,8 @@ COLUMNS = 13
 """Most columns of one figure; the trained methods of a large grid go on in another one."""
 INCHES = 1.0
 """Width of one column."""
-HEADING = 0.2
+LINE = 0.2
 """Height of one line of text, in columns."""
-GAP = 0.015
-"""Between two pictures, in columns."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +91,41 @@ def _draw(columns: list[Column], number: int) -> Figure | None:
     rows = sorted(sorted(kept.index, key=lambda index: (-kept[index], index))[:ROWS])
     if not rows:
         return None
-    top = HEADING * max(column.heading.count("\n") + 1 for column in columns)
-    height = top + len(rows) * (1 + HEADING)
-    canvas = Canvas(figsize=(len(columns) * INCHES, height * INCHES))
-    # One axes for all, in units of a picture's width: fifty axes would take a second to set up.
-    axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, len(columns)), ylim=(height, 0))
+    size = _pixels(next(path for column in columns for path in column.files.values())).shape[0]
+    mosaic, pitch, width = _mosaic(columns, rows, size)
+    top = LINE * max(column.heading.count("\n") + 1 for column in columns)
+    height = mosaic.shape[0] / width
+    canvas = Canvas(figsize=(len(columns) * INCHES, (top + height) * INCHES))
+    # One image for all, in units of a column: fifty axes would take a second to set up. "none" keeps its pixels in PDF.
+    axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, len(columns)), ylim=(top + height, 0))
     axes.set_axis_off()
+    axes.imshow(mosaic, extent=(0, len(columns), top + height, top), aspect="auto", interpolation="none")
     for left, column in enumerate(columns):
-        axes.text(left + 0.5, top - 0.05, column.heading, ha="center", va="bottom", fontsize=7.5)
+        axes.text(left + 0.5, top - 0.03, column.heading, ha="center", va="bottom", fontsize=7.5)
         for row, index in enumerate(rows):
-            _show(axes, column, index, left, top + row * (1 + HEADING))
+            if index in column.psnr:
+                below = top + (row * pitch + width) / width
+                axes.text(left + 0.5, below, f"{column.psnr[index]:.2f}", ha="center", va="top", fontsize=7.5)
     caption = (
         f"Test pictures {', '.join(map(str, rows))}, under each its standard PSNR in dB; first seed of each method."
     )
     return render("pictures" if number == 1 else f"pictures-{number}", "Reconstructions", caption, canvas)
 
 
-def _show(axes: Axes, column: Column, index: int, left: float, top: float) -> None:
-    if index in column.files:
-        extent = (left + GAP, left + 1 - GAP, top + 1 - GAP, top + GAP)
-        axes.imshow(_pixels(column.files[index]), extent=extent, aspect="auto", interpolation="nearest")
-    if index in column.psnr:
-        axes.text(left + 0.5, top + 1, f"{column.psnr[index]:.2f}", ha="center", va="top", fontsize=7.5)
+def _mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, int, int]:
+    """All pictures on white with room for a line of text under each; the height of a row and the width of a column."""
+    gap = max(1, size // 60)
+    width = size + 2 * gap
+    pitch = round(width * (1 + LINE))
+    mosaic = np.full((len(rows) * pitch, len(columns) * width, 3), 255, dtype=np.uint8)
+    for place, column in enumerate(columns):
+        for row, index in enumerate(rows):
+            if index in column.files:
+                top, left = row * pitch + gap, place * width + gap
+                mosaic[top : top + size, left : left + size] = _pixels(column.files[index])
+    return mosaic, pitch, width
 
 
-def _pixels(path: Path) -> npt.NDArray[np.uint8]:
+def _pixels(path: Path) -> Pixels:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))

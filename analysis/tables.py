@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
@@ -62,13 +63,15 @@ class Table:
 
     def rows(self, columns: tuple[Column, ...] | None = None) -> list[list[Shown]]:
         """The formatted table."""
-        chosen = self.columns if columns is None else columns
-        best = {column.key: self._best(column) for column in chosen}
-        return [
-            [Shown(_text(column, row), position in best[column.key]) for column in chosen]
-            for position, row in enumerate(self.records())
-        ]
+        places = [self.column(column) for column in (self.columns if columns is None else columns)]
+        return [list(row) for row in zip(*places, strict=True)]
 
+    def column(self, column: Column) -> list[Shown]:
+        """One formatted column."""
+        best = self._best(column)
+        return [Shown(_text(column, row), position in best) for position, row in enumerate(self.records)]
+
+    @cached_property
     def records(self) -> list[dict[str, Any]]:
         """The frame's rows."""
         return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
@@ -79,13 +82,13 @@ class Table:
 
     def width(self, column: Column) -> int:
         """Characters that a column needs where its label is broken between words."""
-        return max(map(len, [*column.label.split(), *(row[0].text for row in self.rows((column,)))]))
+        return max(map(len, [*column.label.split(), *(shown.text for shown in self.column(column))]))
 
     def _best(self, column: Column) -> set[int]:
         """Positions of the best values. Ties at the shown precision are all best; where all tie, none is."""
         if not column.best or column.key not in self.frame or self.frame.empty:
             return set()
-        records, positions = self.records(), set()
+        records, positions = self.records, set()
         for _, rows in _positions(records, self.best_within):
             numbers = {k: float(records[k][column.key]) for k in rows if _is_finite(records[k][column.key])}
             if len({_number(column, number) for number in numbers.values()}) < 2:
