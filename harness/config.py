@@ -175,6 +175,17 @@ class TrainCell(BatchedCell):
             )
         return self
 
+    @model_validator(mode="after")
+    def _solver_suits_backprop(self) -> Self:
+        allowed = self.backprop.forward_solvers
+        if allowed and self.solver.name not in allowed:
+            raise PydanticCustomError(
+                "choice",
+                "backprop {backprop} needs solver {allowed}, not {solver}",
+                {"backprop": self.backprop.name, "allowed": " or ".join(sorted(allowed)), "solver": self.solver.name},
+            )
+        return self
+
     @property
     def active_pool(self) -> Pool | None:
         """The pool, unless the backprop method has to start at the initial state."""

@@ -206,6 +206,11 @@ class Batch:
     """(batch, 3, size, size), standard normal."""
 
 
+def uniform_draws(seed: int, step: int, batch_size: int) -> Tensor:
+    """One uniform number on [0, 1) for each place in a global batch, in float64; the same for any number of ranks."""
+    return torch.from_numpy(np.random.default_rng([seed, step]).random(batch_size))
+
+
 @dataclass(frozen=True)
 class Loader:
     """Makes batches of one dataset on one device."""

@@ -40,9 +40,12 @@ class Equilibrium(nn.Module):
         self.timed = timed
         self.continuing_solver = continuing_solver or solver
 
-    def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
-        """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve."""
+    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
+        """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve.
+
+        `draws`, (batch,), are the uniform numbers that a random backprop method uses.
+        """
         solver = self.solver if start is None else self.continuing_solver
         start = self.map.initial(d).detach() if start is None else start
-        found = self.backprop(lambda state: self.map(state, d), start, solver, self.timed)
+        found = self.backprop(lambda state: self.map(state, d), start, solver, self.timed, draws)
         return Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.data import Sample, sample_order
+from harness.data import Sample, sample_order, uniform_draws
 
 
 class Order(Protocol):
@@ -21,6 +21,9 @@ class Order(Protocol):
 
     def start(self, step: int) -> Tensor | None:
         """The states that this rank's solves of a step go on from; None starts them afresh."""
+
+    def draws(self, step: int) -> Tensor:
+        """One uniform number for each of this rank's samples, for backprop methods that are random."""
 
     def keep(self, step: int, states: Tensor) -> None:
         """Take note of the states that a step ended with."""
@@ -50,6 +53,10 @@ class Epochs:
 
     def start(self, step: int) -> None:
         """Afresh."""
+
+    def draws(self, step: int) -> Tensor:
+        """Anew at each step."""
+        return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
     def keep(self, step: int, states: Tensor) -> None:
         """Nothing to note."""
@@ -97,6 +104,10 @@ class PoolOrder:
         if is_new or any(slot not in self._states for slot in slots):
             return None
         return torch.stack([self._states[slot] for slot in slots])
+
+    def draws(self, step: int) -> Tensor:
+        """Anew at each visit."""
+        return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
     def keep(self, step: int, states: Tensor) -> None:
         """Store the states that are finite."""

@@ -39,7 +39,7 @@ class Cost:
     gradient_bytes: int
 
 
-def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 4) -> Cost:
+def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 3) -> Cost:
     """Measure one gradient of `loss` on this rank; all ranks call it together."""
     allocated, saved, flops = _memory(model, loss, device)
     synchronised, alone = [], []

@@ -163,8 +163,12 @@ def _save(session: Session, task: Task, step: int, keep: int) -> None:
 
 
 def _probe(session: Session, task: Task, model: DistributedDataParallel, batch: Batch) -> None:
-    d = task.measure(batch)
-    cost = probe(model, lambda: torch.nn.functional.mse_loss(model(d).image, batch.images), session.device)
+    d, draws = task.measure(batch), task.order.draws(0).to(session.device)
+
+    def loss() -> Tensor:
+        return torch.nn.functional.mse_loss(model(d, None, draws).image, batch.images)
+
+    cost = probe(model, loss, session.device)
     names = [field.name for field in fields(Cost)]
     everyone = gather([float(getattr(cost, name)) for name in names], session.device)
     worst = dict(zip(names, (max(column) for column in zip(*everyone, strict=True)), strict=True))

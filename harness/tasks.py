@@ -29,7 +29,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, d: Tensor, start: Tensor | None = None) -> Output:
+    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)

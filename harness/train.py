@@ -39,7 +39,7 @@ def train(
             d = task.measure(batch)
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
-            output = model(d, task.order.start(step))
+            output = model(d, task.order.start(step), task.order.draws(step).to(d.device))
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
             loss.backward()
         with clock("optimizer"):

@@ -20,6 +20,7 @@ from tests.conftest import tiny_cell
         ({"model": "de-prox", "data": "celeba"}, "data.root: a value is required"),
         ({"model": "de-prox", "physics": {"kernel_size": 4}}, "kernel_size must be odd"),
         ({"model": "de-prox", "backprop": {"name": "implicit", "solver": "andersn"}}, "backprop.solver: 'andersn'"),
+        ({"model": "de-prox", "backprop": "shine"}, "backprop shine needs solver broyden, not anderson"),
         ({}, "model: a value is required"),
     ],
 )
