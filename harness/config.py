@@ -46,7 +46,7 @@ class Pretraining(Frozen):
     """Training steps."""
     noise_std: PositiveFloat = 0.02
     """Standard deviation of the noise to remove, on pixels in [0, 1]."""
-    lr: PositiveFloat = 1e-3
+    lr: PositiveFloat = 2e-3
     """Learning rate of Adam, cosine-annealed to zero."""
 
 
@@ -59,6 +59,15 @@ class Pool(Frozen):
     """Most evaluations of T when a known batch is visited again; a new one is solved in full."""
     refresh_every: PositiveInt = 12
     """Visits of one batch before new samples take its place."""
+
+
+class Fidelity(Frozen):
+    """Each backprop method's gradient against a converged one in float64, before, during and after training."""
+
+    every: PositiveInt | None = None
+    """Training steps between two measurements; null measures before and after training only."""
+    pictures: PositiveInt = 2
+    """Validation pictures in the batch; the reference alone takes hundreds of evaluations of T on them."""
 
 
 class BaseCell(Frozen):
@@ -164,6 +173,8 @@ class TrainCell(BatchedCell):
     """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()
     """How the denoiser was trained before."""
+    fidelity: Fidelity | None = None
+    """Measurement of gradients against the exact one; null leaves out this long computation."""
 
     @model_validator(mode="after")
     def _pool_divides(self) -> Self:
@@ -190,6 +201,12 @@ class TrainCell(BatchedCell):
     def active_pool(self) -> Pool | None:
         """The pool, unless the backprop method has to start at the initial state."""
         return self.pool if self.backprop.finds_fixed_point else None
+
+    @property
+    def depth(self) -> int:
+        """Most evaluations of T behind a reconstruction."""
+        steps: int = self.solver.max_steps
+        return steps if self.backprop.finds_fixed_point else self.backprop.parameters()["steps"]
 
     @property
     def label(self) -> str:

@@ -98,7 +98,7 @@ def iterate(f: Function, start: Tensor, counts: Collection[int]) -> dict[int, tu
     """Plain iteration of f: after each of `counts` evaluations the state and the last step's relative residual."""
     found: dict[int, tuple[Tensor, Tensor]] = {}
     x = start
-    for evaluations in range(1, max(counts) + 1):
+    for evaluations in range(1, max(counts, default=0) + 1):
         previous, x = x, f(x)
         if evaluations in counts:
             found[evaluations] = (x, ratio(per_sample_norm(x - previous), per_sample_norm(x)))

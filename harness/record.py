@@ -110,6 +110,61 @@ class Probe(Event):
     """Bytes that the ranks reduce."""
 
 
+class Contraction(Event):
+    """How contractive the map is where it ends on some validation pictures, and where it goes far past that."""
+
+    event: Literal["contraction"] = "contraction"
+    step: int
+    indices: list[int]
+    """The pictures, in the order of the lists below; 1e30 stands for what is not finite."""
+    norm: list[float]
+    """|J|, the largest singular value of the map's Jacobian."""
+    spectral_radius: list[float]
+    """Modulus of the dominant eigenvalue of J."""
+    dominant_eigenvalue: list[float]
+    """Its real part, which has its sign where it is real."""
+    dominant_imaginary: list[float]
+    """Modulus of its imaginary part; 0 where it is real."""
+    eigenvalue_residual: list[float]
+    """|J^T v - mu v| / |mu| of that eigenvalue mu: how well it is known."""
+    psnr_at: dict[int, float] = {}
+    """Mean standard PSNR of the plainly iterated state after so many evaluations of T."""
+    residual_at: dict[int, float] = {}
+    """Largest relative residual there."""
+
+
+class GradientError(BaseModel):
+    """One method's gradient g against the exact one e; null where that is not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cosine: float | None
+    relative_error: float | None
+    """|g - e| / |e|."""
+    norm_ratio: float | None
+    """|g| / |e|."""
+    evaluations: int
+    """Forward passes through T, the batch counted as one."""
+    products: int
+    """Backward passes through T, the last one, to the parameters, included."""
+
+
+class Fidelity(Event):
+    """Each backprop method's gradient on a fixed batch against the exact one, converged in float64."""
+
+    event: Literal["fidelity"] = "fidelity"
+    step: int
+    status: Literal["measured", "no converged reference"]
+    indices: list[int]
+    """The validation pictures of the batch."""
+    forward_residual: float
+    """Of the reference; the largest of the batch."""
+    adjoint_residual: float | None
+    """Null where the reference's forward solve did not converge."""
+    methods: dict[str, GradientError]
+    """Empty without a converged reference."""
+
+
 class Checkpoint(Event):
     """Everything above this line is durable."""
 
@@ -125,7 +180,7 @@ class End(Event):
     """Wall time of this attempt."""
 
 
-AnyEvent = Start | Step | Evaluation | Search | Probe | Checkpoint | End
+AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Checkpoint | End
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 

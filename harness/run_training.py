@@ -16,6 +16,7 @@ from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
 from harness.distributed import gather, gather_objects
 from harness.folder import CellFolder, State
+from harness.measure import measure
 from harness.probe import Cost, probe
 from harness.record import Checkpoint, Probe, Step
 from harness.session import Session
@@ -36,6 +37,7 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
         session.evaluate(task.reconstruct, "validation", 0)
         if isinstance(cell, TrainCell):
             session.evaluate(task.reconstruct, "test", 0)
+            measure(session, cell, task, 0)
 
     def load(step: int) -> Batch:
         return session.loader.batch(task.order.samples(step), cell.seed)
@@ -46,6 +48,8 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
         session.report(step=step.step)
         if done or step.step % task.evaluate_every == 0:
             session.evaluate(task.reconstruct, "validation", step.step)
+        if isinstance(cell, TrainCell):
+            measure(session, cell, task, step.step)
         if done or stopping or step.step % cell.operations.checkpoint_every == 0:
             _save(session, task, step.step, cell.operations.keep_checkpoints)
         if stopping and not done:

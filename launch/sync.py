@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.config import Cell
 from harness.folder import CellFolder
-from harness.record import AnyEvent, Evaluation, Probe, Start, Step, durable
+from harness.record import AnyEvent, Contraction, Evaluation, Fidelity, Probe, Start, Step, durable
 from launch.runs import Runs
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -99,10 +99,31 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
             values = {f"{event.split}/{name}": fmean(getattr(event, name)) for name in names}
         elif isinstance(event, Probe):
             values = {f"probe/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
+        elif isinstance(event, Contraction):
+            values = _contraction(event)
+        elif isinstance(event, Fidelity):
+            values = _fidelity(event)
         else:
             continue
         rows += [Metric(key, float(value), _milliseconds(event.time), event.step) for key, value in values.items()]
     return rows
+
+
+def _contraction(event: Contraction) -> dict[str, float]:
+    """Means over the pictures, and the course of the iteration past the training depth by its evaluations."""
+    lists = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
+    values = {f"contraction/{name}": fmean(getattr(event, name)) for name in lists}
+    values |= {f"contraction/psnr_at_{count}": psnr for count, psnr in event.psnr_at.items()}
+    return values | {f"contraction/residual_at_{count}": residual for count, residual in event.residual_at.items()}
+
+
+def _fidelity(event: Fidelity) -> dict[str, float]:
+    """What is known of each method's gradient; whether there is a reference is a metric of its own."""
+    values = {"fidelity/measured": float(event.status == "measured"), "fidelity/residual": event.forward_residual}
+    for name, error in event.methods.items():
+        known = {key: value for key, value in error.model_dump().items() if value is not None}
+        values |= {f"fidelity/{name}/{key}": value for key, value in known.items()}
+    return values
 
 
 _NOT_METRICS = {"event", "time", "step", "seconds", "diverged", "updated"}

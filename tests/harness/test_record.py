@@ -6,7 +6,19 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.record import AnyEvent, Checkpoint, End, Start, Step, durable, merge, parse_lines
+from harness.record import (
+    AnyEvent,
+    Checkpoint,
+    Contraction,
+    End,
+    Fidelity,
+    GradientError,
+    Start,
+    Step,
+    durable,
+    merge,
+    parse_lines,
+)
 
 
 def start(resumed_from: int) -> Start:
@@ -49,6 +61,20 @@ def test_only_what_no_attempt_recomputes_is_durable() -> None:
 def test_a_line_cut_off_by_a_power_failure_is_no_event() -> None:
     lines = [event.model_dump_json() + "\n" for event in (start(0), step(1))]
     assert steps_of(parse_lines([*lines, lines[1][:20]])) == [1]
+
+
+def test_measurements_are_read_as_they_were_written() -> None:
+    contraction = Contraction(
+        time=0, step=4, indices=[7], norm=[1.2], spectral_radius=[1.17], dominant_eigenvalue=[-1.17],
+        dominant_imaginary=[0.0], eigenvalue_residual=[1e-3], psnr_at={8: 33.9, 80: 9.8}, residual_at={8: 1e-3, 80: 1e30},
+    )  # fmt: skip
+    error = GradientError(cosine=0.8, relative_error=None, norm_ratio=0.5, evaluations=2, products=1)
+    fidelity = Fidelity(
+        time=0, step=4, status="measured", indices=[7], forward_residual=1e-11, adjoint_residual=None,
+        methods={"as trained": error},
+    )  # fmt: skip
+    events = [contraction, fidelity]
+    assert parse_lines([event.model_dump_json() + "\n" for event in events]) == events
 
 
 @given(st.lists(st.integers(1, 7), max_size=6), st.integers(1, 3))
