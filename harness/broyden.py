@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.solvers import Solver, keep, per_sample_norm
+from harness.solvers import Solver, inner_products, keep, per_sample_norm
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class InverseEstimate:
             self._forget(moved)
         self.steps[:, slot] = keep(moved, s, self.steps[:, slot])
         self.surprises[:, slot] = keep(moved, s - z, self.surprises[:, slot])
-        column, row = _products(self.steps, z), -_products(self.surprises, s)
+        column, row = inner_products(self.steps, z), -inner_products(self.surprises, s)
         row[:, slot] = column[:, slot]
         self.matrix[:, :, slot] = keep(moved, column, self.matrix[:, :, slot])
         self.matrix[:, slot] = keep(moved, row, self.matrix[:, slot])
@@ -74,12 +74,7 @@ class InverseEstimate:
 
 def apply(inner: Tensor, outer: Tensor, matrix: Tensor, z: Tensor) -> Tensor:
     """z + outer^T matrix^-1 inner z for flat samples (batch, size); just z where the matrix is singular."""
-    weights, _ = torch.linalg.solve_ex(matrix, _products(inner, z)[:, :, None])
+    weights, _ = torch.linalg.solve_ex(matrix, inner_products(inner, z)[:, :, None])
     correction = (weights.mT @ outer).squeeze(1)
     usable = correction.isfinite().all(dim=1, keepdim=True)
     return z + correction.where(usable, 0)
-
-
-def _products(vectors: Tensor, x: Tensor) -> Tensor:
-    """Inner products of (batch, memory, size) with (batch, size): (batch, memory)."""
-    return (vectors @ x[:, :, None]).squeeze(-1)
