@@ -47,7 +47,7 @@ def test_de_grad_stops_where_data_and_prior_balance() -> None:
     map = problem("de-grad").map
     assert isinstance(map, DeGrad)
     x = picture(map)
-    data, prior = map.gradient(x, D), map.weight() * map.network(x)
+    data, prior = map.gradient(x, D), (map.weight() * map.network(x)).detach()
     assert relative_error(data, -prior) < 1e-12
     assert float(prior.norm()) > 0.1
 

@@ -19,6 +19,8 @@ class Blur:
     """One blur and three random pictures for it."""
 
     physics: GaussianBlur
+    radius: int
+    boundary: str
     x: Tensor
     z: Tensor
     d: Tensor
@@ -28,12 +30,12 @@ class Blur:
 def blurs(draw: st.DrawFn) -> Blur:
     size = draw(st.integers(2, 12))
     kernel_size = 2 * draw(st.integers(0, min(size - 1, 4))) + 1
-    std = draw(st.floats(0.2, 6.0))
+    std, boundary = draw(st.floats(0.2, 6.0)), draw(st.sampled_from(BOUNDARIES))
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 4)), size, size)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     pictures = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
-    physics = GaussianBlur(size, kernel_size, std, 0.01, (0.0, 1.0), draw(st.sampled_from(BOUNDARIES)))
-    return Blur(physics, *pictures)
+    physics = GaussianBlur(size, kernel_size, std, 0.01, (0.0, 1.0), boundary)
+    return Blur(physics, kernel_size // 2, boundary, *pictures)
 
 
 def dense(physics: GaussianBlur) -> Tensor:
@@ -48,14 +50,14 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 @given(blurs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_adjoint_is_the_adjoint(blur: Blur) -> None:
     left, right = inner(blur.physics.A(blur.x), blur.d), inner(blur.x, blur.physics.A_adjoint(blur.d))
     assert abs(left - right) <= 1e-12 * blur.x.norm() * blur.d.norm()
 
 
 @given(blurs(), st.floats(1e-3, 1e3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_proximal_step_satisfies_its_optimality_condition(blur: Blur, penalty: float) -> None:
     """penalty A^T (Ax - d) + x - z = 0, and no other x is better: the problem is strictly convex."""
     x = blur.physics.prox_l2(blur.z, blur.d, penalty)
@@ -64,18 +66,19 @@ def test_the_proximal_step_satisfies_its_optimality_condition(blur: Blur, penalt
 
 
 @given(blurs())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_the_norm_is_the_largest_singular_value(blur: Blur) -> None:
     assert blur.physics.norm == pytest.approx(float(torch.linalg.matrix_norm(dense(blur.physics), 2)), rel=1e-12)
 
 
 @given(blurs())
-@settings(max_examples=30, deadline=None)
-def test_the_measurement_keeps_a_constant_picture_but_for_a_dark_rim(blur: Blur) -> None:
-    """The kernel sums to one; what a zero boundary cuts off is missing."""
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_a_constant_picture_stays_but_for_the_rim_of_a_zero_boundary(blur: Blur) -> None:
+    """The kernel sums to one; what lies beyond a zero boundary is missing."""
     image = blur.physics.A(torch.ones_like(blur.x))
-    if torch.allclose(blur.physics.M.sum(dim=0), torch.ones(1, dtype=torch.float64)):
-        torch.testing.assert_close(image, torch.ones_like(image))
+    rim = blur.radius if blur.boundary == "zero" else 0
+    inside = image[..., rim : image.shape[-2] - rim, rim : image.shape[-1] - rim]
+    torch.testing.assert_close(inside, torch.ones_like(inside))
     assert float(image.max()) <= 1 + 1e-12
 
 
