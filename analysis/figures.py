@@ -42,12 +42,13 @@ class Figure:
     pdf: bytes
 
 
-def grid_figures(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame) -> list[Figure]:
+def grid_figures(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, gradients: pd.DataFrame) -> list[Figure]:
     """Every figure for which there are numbers."""
     with style():
         drawn = [
             cost_against_quality(data, accuracy, cost),
             phase_breakdown(cost),
+            fidelity_against_cost(gradients),
             loss_curves(data),
             validation_curves(data),
             search_curves(data),
@@ -153,6 +154,32 @@ def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
     canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
     caption = "Medians of each phase on its slowest rank. Number: median step time over that of the same model by jfb."
     return render("phases", "Where a step's time goes", caption, canvas)
+
+
+def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
+    """What each gradient is off by against the passes through T that it takes, one facet a model."""
+    drawn = gradients[gradients["relative_error"].notna()] if len(gradients) else gradients
+    if drawn.empty:
+        return None
+    canvas, facets = _facets(list(drawn["model"].unique()))
+    colours = _colours(drawn["gradient"])
+    for model, axes in facets.items():
+        for (gradient, start), rows in drawn[drawn["model"] == model].groupby(
+            ["gradient", drawn["step"] == 0], sort=False
+        ):
+            colour = colours[str(gradient)]
+            axes.plot(
+                rows["evaluations"] + rows["products"], rows["relative_error"].clip(lower=1e-12), "o", color=colour,
+                markersize=7, markerfacecolor="none" if start else colour, label=None if start else str(gradient),
+            )  # fmt: skip
+        axes.set(title=model, xscale="log", yscale="log")
+        _log_ticks(axes.xaxis)
+    _finish(canvas, facets, "Passes through T, forward and back", "Relative error")
+    caption = (
+        "Each method's gradient against the exact one, down and to the left being better; hollow: before training. "
+        "Passes do not include the solve for the fixed point where the method is given it."
+    )
+    return render("fidelity-cost", "Gradient fidelity against cost", caption, canvas)
 
 
 def search_curves(data: GridData) -> Figure | None:

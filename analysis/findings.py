@@ -29,7 +29,13 @@ class Finding:
     """The figures behind it."""
 
 
-def findings(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame) -> list[Finding]:
+HELD = 0.1
+"""Decibels that a trained map may lose between its training depth and ten times that, and still hold."""
+
+
+def findings(
+    data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, contraction: pd.DataFrame, gradients: pd.DataFrame
+) -> list[Finding]:
     """All that can be said."""
     found = [_completeness(data)]
     if len(accuracy):
@@ -38,6 +44,7 @@ def findings(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame) -> list
         found += _against(trained, "over_tikhonov", "beat Tikhonov")
         found += _against(trained, "over_tv", "beat total variation")
         found += [_best_jfb(trained), *_against_jfb(trained, cost), *_twins(data), *_solves(trained)]
+    found += [*_contraction(contraction), *_gradients(gradients)]
     return [*found, *_skipped_steps(data), *_denoisers(data), *_searches(data), *_code(data), *_devices(data)]
 
 
@@ -138,6 +145,47 @@ def _solves(trained: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("warning", text, f"{', '.join(loose)}.")
     elif judged:
         yield Finding("yes", "Every test solve of every trained method reaches the solver's tolerance.")
+
+
+def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
+    """Whether what was trained are fixed points that plain iteration finds and keeps."""
+    rows = contraction.to_dict("records")
+    if not rows:
+        return
+    inside = [row for row in rows if row["spectral_radius"] < 1]
+    radii = [f"{row['label']} {row['spectral_radius']:.3f} with |J| {row['norm']:.2f}" for row in rows]
+    yield Finding(
+        _share(len(inside), len(rows)),
+        f"{len(inside)} of {len(rows)} trained methods have a map whose measured spectral radius is below 1.",
+        f"{', '.join(radii)}.",
+    )
+    held = [row for row in rows if row["drift"] >= -HELD]
+    drifts = [f"{row['label']} {row['psnr_k']:.2f} to {row['psnr_10k']:.2f} dB" for row in rows]
+    yield Finding(
+        _share(len(held), len(rows)),
+        f"{len(held)} of {len(rows)} trained methods keep their PSNR, to {HELD} dB, at ten times the training depth.",
+        f"Plain iteration to K and to 10 K evaluations: {', '.join(drifts)}.",
+    )
+
+
+def _gradients(gradients: pd.DataFrame) -> Iterator[Finding]:
+    """What each method's gradient is off by, where there is an exact one to tell."""
+    if gradients.empty:
+        return
+    compared = gradients[gradients["gradient"].notna()]
+    places = gradients.groupby(["method", "step"])["gradient"].apply(lambda names: names.notna().any())
+    if not places.all():
+        text = f"{int((~places).sum())} of {len(places)} measurements of gradients have no converged reference."
+        yield Finding("warning", text, "The exact gradient was not reached within the evaluations allowed.")
+    medians = compared.groupby("gradient", sort=False)["relative_error"].median().dropna().sort_values()
+    if len(medians):
+        text = f"Of the gradients compared with the exact one, {medians.index[0]} is the closest."
+        errors = ", ".join(f"{name} {error:.1e}" for name, error in medians.items())
+        yield Finding("note", text, f"Median relative error over trained methods and steps: {errors}.")
+
+
+def _share(good: int, total: int) -> Mark:
+    return "yes" if good == total else "mixed" if good else "no"
 
 
 def _skipped_steps(data: GridData) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from analysis import methods
 from analysis.methods import Config, Name
 from harness.config import BaselineCell, Cell, TrainCell
 from harness.folder import CellFolder, CellStatus
-from harness.record import AnyEvent, End, Evaluation, Probe, Search, Start, Step
+from harness.record import AnyEvent, Contraction, End, Evaluation, Fidelity, GradientError, Probe, Search, Start, Step
 from launch.runs import Runs
 
 PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "optimizer")
@@ -23,6 +23,9 @@ NOT_FINITE_LEGACY = -999.0
 """What records write for an infinity, which JSON and databases don't take."""
 
 STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
+CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
+FIDELITY_COLUMNS = ("cell_id", "step", "status", "forward_residual", "adjoint_residual", "gradient",
+                    *GradientError.model_fields)  # fmt: skip
 EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "ssim", "legacy_psnr", "nfe", "residual")
 
 
@@ -38,6 +41,10 @@ class GridData:
     evaluations: pd.DataFrame
     """One row a picture, split and step."""
     probes: pd.DataFrame
+    contractions: pd.DataFrame
+    """One row a measurement, its lists as they were recorded."""
+    fidelities: pd.DataFrame
+    """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
     searches: pd.DataFrame
     """One row a candidate."""
     environments: pd.DataFrame
@@ -96,6 +103,8 @@ def load(runs: Runs, grid: str) -> GridData:
         steps=_frame(events, _step_rows, STEP_COLUMNS),
         evaluations=_frame(events, _evaluation_rows, (*EVALUATION_COLUMNS, "diverged")),
         probes=_frame(events, _probe_rows, ("cell_id", *Probe.model_fields)),
+        contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
+        fidelities=_frame(events, _fidelity_rows, FIDELITY_COLUMNS),
         searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
         environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
         configs=configs,
@@ -234,6 +243,20 @@ def _evaluation_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
 
 def _probe_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Probe)]
+
+
+def _contraction_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Contraction)]
+
+
+def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for event in events:
+        if isinstance(event, Fidelity):
+            shared = event.model_dump(include={"step", "status", "forward_residual", "adjoint_residual"})
+            for gradient, error in event.methods.items():
+                yield {**shared, "gradient": gradient, **error.model_dump()}
+            if not event.methods:
+                yield {**shared, "gradient": None, **dict.fromkeys(GradientError.model_fields)}
 
 
 def _search_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from analysis import context, tables
 from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
+from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.figures import Figure, grid_figures
 from analysis.findings import Finding, findings
 from analysis.latex import to_latex
@@ -37,8 +38,15 @@ class Report:
     findings: list[Finding]
     accuracy: Table
     cost: Table
+    contraction: Table
+    fidelity: Table
     figures: list[Figure]
     pictures: list[Figure]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those that every report has, and those for which something was measured."""
+        return [self.accuracy, self.cost, *(table for table in (self.contraction, self.fidelity) if len(table.frame))]
 
 
 def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path:
@@ -63,19 +71,22 @@ def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path
 def build(data: GridData) -> Report:
     """Compute everything."""
     accuracy, cost = accuracy_frame(data), cost_frame(data)
+    contraction, gradients = contraction_frame(data), gradient_frame(data)
     return Report(
         data,
-        findings(data, accuracy, cost),
+        findings(data, accuracy, cost, contraction, gradients),
         accuracy_table(data, accuracy),
         cost_table(data, cost),
-        grid_figures(data, accuracy, cost),
+        contraction_table(data, contraction),
+        gradient_table(data, gradients),
+        grid_figures(data, accuracy, cost, gradients),
         comparisons(data),
     )
 
 
 def show(made: Report, console: Console) -> None:
-    """Print both tables and what is missing from them."""
-    for table in (made.accuracy, made.cost):
+    """Print the tables and what is missing from them."""
+    for table in made.tables:
         if len(table.frame):
             console.print(tables.to_rich(table, console.width))
             console.print(f"[dim]{escape(f'{table.caption} Command: {table.command}')}[/]\n", highlight=False)
@@ -85,7 +96,7 @@ def show(made: Report, console: Console) -> None:
 
 def write(made: Report, folder: Path) -> Path:
     """Write every file of the report, each atomically; the path of the HTML file."""
-    for table in (made.accuracy, made.cost):
+    for table in made.tables:
         write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
         write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
         write_atomically(folder / f"{table.name}.tex", to_latex(table))

@@ -9,7 +9,19 @@ from PIL import Image
 
 from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
 from harness.folder import CellFolder, CellStatus
-from harness.record import AnyEvent, Checkpoint, End, Evaluation, Probe, Search, Start, Step
+from harness.record import (
+    AnyEvent,
+    Checkpoint,
+    Contraction,
+    End,
+    Evaluation,
+    Fidelity,
+    GradientError,
+    Probe,
+    Search,
+    Start,
+    Step,
+)
 from launch.grid import override, parse_assignment, plan, read_grid
 from launch.runs import Runs
 
@@ -42,6 +54,12 @@ class Fake:
     """Of every picture; by default 6.02 dB less than the standard one."""
     diverged: list[int] = field(default_factory=list)
     interior: bool = True
+    eigenvalue: float = 0.97
+    """Dominant eigenvalue of the trained map."""
+    drift: float = 0.0
+    """Decibels gained from the training depth to ten times that."""
+    fidelity: bool = True
+    """Whether the reference gradient converged."""
     environment: Mapping[str, Any] = field(default_factory=lambda: dict(ENVIRONMENT))
 
 
@@ -102,11 +120,14 @@ def events(cell: Cell, fake: Fake, steps: int) -> list[AnyEvent]:
         record.append(evaluation("validation", 0, fake.start_psnr, fake))
     if isinstance(cell, TrainCell):
         record.append(evaluation("test", 0, fake.start_psnr, fake))
+        record += [contraction(0, fake), fidelity(0, fake)]
     record += [step(number, steps, fake, cell) for number in range(1, steps + 1)]
     for number in range(50, steps, 50) if isinstance(cell, TrainCell) else ():
         reached = fake.start_psnr + (fake.psnr - fake.start_psnr) * number / steps
         record.append(evaluation("validation", number, reached, fake))
     record.append(evaluation("validation", steps, fake.psnr, fake))
+    if isinstance(cell, TrainCell):
+        record += [contraction(steps, fake), fidelity(steps, fake)]
     if steps:
         record.append(Checkpoint(time=1.0, step=steps))
     if fake.state != "finished":
@@ -157,6 +178,45 @@ def step(number: int, steps: int, fake: Fake, cell: Cell) -> Step:
         adjoint_residual=0.0,
         seconds={"data": 0.002, "forward_solve": forward, "parameter_gradient": 0.06, "optimizer": 0.003}
         | ({"adjoint_solve": 0.12} if implicit else {}),
+    )
+
+
+def contraction(number: int, fake: Fake) -> Contraction:
+    """Two pictures, the second of which contracts better; iterated past the training depth only when trained."""
+    radius = abs(fake.eigenvalue)
+    return Contraction(
+        time=1.0,
+        step=number,
+        indices=[20, 21],
+        norm=[1.1, 1.05],
+        spectral_radius=[radius, radius - 0.1],
+        dominant_eigenvalue=[fake.eigenvalue, fake.eigenvalue * 0.8],
+        dominant_imaginary=[0.0, 0.01],
+        eigenvalue_residual=[1e-2, 2e-2],
+        psnr_at={25: fake.psnr, 50: fake.psnr, 250: fake.psnr + fake.drift} if number else {},
+        residual_at={25: 1e-2, 50: 1e-3, 250: 1e30 if fake.drift < -10 else 1e-4} if number else {},
+    )
+
+
+ERRORS = {"jfb": (0.9, 3e-1, 1), "neumann": (0.99, 1e-1, 6), "implicit-tight": (1.0, 1e-9, 90)}
+"""Cosine, relative error and products."""
+
+
+def fidelity(number: int, fake: Fake) -> Fidelity:
+    """A few gradients, one of which overflowed."""
+    known = {
+        name: GradientError(cosine=cosine, relative_error=error, norm_ratio=0.8, evaluations=2, products=products)
+        for name, (cosine, error, products) in ERRORS.items()
+    }
+    broken = GradientError(cosine=None, relative_error=None, norm_ratio=None, evaluations=25, products=25)
+    return Fidelity(
+        time=1.0,
+        step=number,
+        status="measured" if fake.fidelity else "no converged reference",
+        indices=[20, 21],
+        forward_residual=9e-11 if fake.fidelity else 1e-6,
+        adjoint_residual=8e-11 if fake.fidelity else None,
+        methods={**known, "unrolled": broken} if fake.fidelity else {},
     )
 
 

@@ -7,6 +7,7 @@ from synthetic import Fake, make
 from analysis import figures, pictures
 from analysis.accuracy import accuracy_frame
 from analysis.cost import cost_frame
+from analysis.fidelity import gradient_frame
 from analysis.load import load
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
@@ -30,7 +31,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def draw(runs: Runs) -> None:
     data = load(runs, "demo")
-    figures.grid_figures(data, accuracy_frame(data), cost_frame(data))
+    figures.grid_figures(data, accuracy_frame(data), cost_frame(data), gradient_frame(data))
     pictures.comparisons(data)
 
 
@@ -40,7 +41,7 @@ def legend(canvas: Any) -> list[str]:
 
 def test_axes_and_lines_are_named(runs: Runs, drawn: dict[str, Any]) -> None:
     draw(make(runs, *SMALL, "model=de-hqs,de-grad,de-prox"))
-    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures"}
+    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost"}
     assert legend(drawn["validation"]) == ["jfb", "implicit", "total-variation", "tikhonov"]
     assert [axes.get_title() for axes in drawn["loss"].axes if axes.axison] == ["de-hqs", "de-grad", "de-prox"]
     assert drawn["cost-quality"].axes[0].get_ylabel() == "Test PSNR (dB)"

@@ -5,6 +5,7 @@ from synthetic import Fake, make
 
 from analysis.accuracy import accuracy_frame
 from analysis.cost import cost_frame
+from analysis.fidelity import contraction_frame, gradient_frame
 from analysis.findings import Finding, findings
 from analysis.load import load
 from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
@@ -16,7 +17,7 @@ SMALL = ("model=de-grad,de-hqs", "steps=4", "pretraining.steps=1")
 
 def found(runs: Runs, *overrides: str, change: Callable[[Cell, Fake], None] = lambda cell, fake: None) -> list[Finding]:
     data = load(make(runs, *SMALL, *overrides, change=change), "demo")
-    return findings(data, accuracy_frame(data), cost_frame(data))
+    return findings(data, accuracy_frame(data), cost_frame(data), contraction_frame(data), gradient_frame(data))
 
 
 def of(kind: type | tuple[type, ...], **changes: object) -> Callable[[Cell, Fake], None]:

@@ -12,6 +12,7 @@ from synthetic import Fake, make
 from analysis.__main__ import main
 from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
+from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.findings import findings
 from analysis.load import load
 from analysis.report import Report, show, to_html
@@ -33,8 +34,10 @@ def built(runs: Runs) -> Report:
     """The report without its figures, which take seconds to draw."""
     data = load(runs, "demo")
     accuracy, cost = accuracy_frame(data), cost_frame(data)
+    contraction, gradients = contraction_frame(data), gradient_frame(data)
     tables = accuracy_table(data, accuracy), cost_table(data, cost)
-    return Report(data, findings(data, accuracy, cost), *tables, [], [])
+    measured = contraction_table(data, contraction), gradient_table(data, gradients)
+    return Report(data, findings(data, accuracy, cost, contraction, gradients), *tables, *measured, [], [])
 
 
 def test_report_is_written_printed_and_self_contained(
@@ -43,8 +46,10 @@ def test_report_is_written_printed_and_self_contained(
     make(runs, *SMALL)
     assert run(monkeypatch, "report", "demo", "--runs", str(runs.root)) == 0
     folder = runs.grid_folder("demo") / "report"
-    figures = {"cost-quality", "phases", "loss", "validation", "searches", "pictures"}
-    tables = {f"{name}.{kind}" for name in ("accuracy", "cost") for kind in ("csv", "md", "tex")}
+    figures = {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost"}
+    tables = {
+        f"{name}.{kind}" for name in ("accuracy", "cost", "contraction", "fidelity") for kind in ("csv", "md", "tex")
+    }
     drawn = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
     assert {path.name for path in folder.iterdir()} == {"report.html", "grid.yaml", *tables, *drawn}
 

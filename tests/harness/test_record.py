@@ -66,7 +66,8 @@ def test_a_line_cut_off_by_a_power_failure_is_no_event() -> None:
 def test_measurements_are_read_as_they_were_written() -> None:
     contraction = Contraction(
         time=0, step=4, indices=[7], norm=[1.2], spectral_radius=[1.17], dominant_eigenvalue=[-1.17],
-        dominant_imaginary=[0.0], eigenvalue_residual=[1e-3], psnr_at={8: 33.9, 80: 9.8}, residual_at={8: 1e-3, 80: 1e30},
+        dominant_imaginary=[0.0], eigenvalue_residual=[1e-3], psnr_at={8: 33.9, 80: 9.8},
+        residual_at={8: 1e-3, 80: 1e30},
     )  # fmt: skip
     error = GradientError(cosine=0.8, relative_error=None, norm_ratio=0.5, evaluations=2, products=1)
     fidelity = Fidelity(
