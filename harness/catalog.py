@@ -135,7 +135,7 @@ class DataSpec(Spec):
 
 
 class Pictures(DataSpec):
-    """Patches of the CC0 colour photographs inside scikit-image: coffee is for testing, the others for training."""
+    """Patches of the CC0 colour photographs inside scikit-image: chelsea is for testing, the others for training."""
 
     target = "harness.data:Pictures"
     name: Literal["pictures"] = "pictures"
