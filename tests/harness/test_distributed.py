@@ -23,9 +23,10 @@ from tests.conftest import tiny_cell
 STEPS = 20
 CPU = torch.device("cpu")
 POOL = {"size": 12, "max_steps": 3, "refresh_every": 3}
-EXACT: dict[str, Any] = {"precision": "float64", "steps": STEPS}
+SMALL = {"name": "pictures", "image_size": 16, "train_images": 32}
+EXACT: dict[str, Any] = {"precision": "float64", "steps": STEPS, "data": SMALL}
 EARLY_STOPPING: dict[str, Any] = {
-    "precision": "float32", "steps": STEPS, "solver": {"name": "anderson", "tol": 1e-3, "max_steps": 30},
+    "precision": "float32", "steps": STEPS, "data": SMALL, "solver": {"name": "anderson", "tol": 1e-3, "max_steps": 30},
 }  # fmt: skip
 
 
