@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from harness.catalog import Spec
+from harness.spec import Spec
 
 
 def resolve(import_path: str) -> Any:

@@ -15,7 +15,6 @@ from harness.catalog import (
     Cosine,
     DataSpec,
     DnCNN,
-    Frozen,
     GaussianBlur,
     Jfb,
     MapSpec,
@@ -26,6 +25,7 @@ from harness.catalog import (
     ScheduleSpec,
     SolverSpec,
 )
+from harness.spec import Frozen
 
 
 class Operations(Frozen):

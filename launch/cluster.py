@@ -6,8 +6,8 @@ from typing import Literal
 import yaml
 from pydantic import NonNegativeInt, PositiveFloat, ValidationError
 
-from harness.catalog import Frozen
 from harness.config import ConfigError, explain
+from harness.spec import Frozen
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "slurm_templates"
 

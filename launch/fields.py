@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.catalog import Frozen, Imported, Spec
 from harness.config import BaselineCell, TrainCell
+from harness.spec import Frozen, Imported, Spec
 
 
 def describe_fields() -> Group:

@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.catalog import Frozen
 from harness.config import BaseCell, BaselineCell, Cell, ConfigError, TrainCell, explain, parse_cell
+from harness.spec import Frozen
 
 SHIPPED = resources.files("launch.grids")
 
