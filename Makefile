@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test check bench peers install clean
 
 install: .venv/installed
 
@@ -25,6 +25,14 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What one gradient costs, beside plain loops and, after `make peers`, torchdeq. The environment is the launcher's.
+bench: install
+	OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
+		$(BIN)/python -m harness.bench
+
+peers: install
+	$(BIN)/pip install --quiet --editable '.[peers]' --constraint constraints.txt
 
 clean:
 	rm -rf .venv build *.egg-info

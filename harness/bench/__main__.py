@@ -1,0 +1,84 @@
+"""The command. Heavy modules are imported when it runs: --help must be instant."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+WIDTH = 140
+"""Of the tables in a log, where nobody says how wide it is."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option(metavar="JSON", help="Where to write the numbers.")] = Path("runs/bench.json"),
+    rounds: Annotated[int, typer.Option(min=1, help="Times that everything is timed, in turns.")] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds, not minutes: small problems, few depths.")] = False,
+) -> None:
+    """Measure what one gradient costs: our methods, torchdeq's where it is installed, and plain loops.
+
+    \b
+    python -m harness.bench
+    python -m harness.bench --quick --rounds 1
+    """
+    import torch
+    from rich.console import Console
+
+    from harness.bench import report
+
+    # A quick run's pictures are too small to share between threads.
+    torch.set_num_threads(1 if quick else os.cpu_count() or 1)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    results, sizes = run(quick, rounds)
+    report.show(results, console)
+    found = [asdict(claim) for claim in report.claims(results)]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({**describe_run(rounds), **sizes, **asdict(results), "claims": found}, indent=2))
+    console.print(f"Written to {output}")
+
+
+def run(quick: bool, rounds: int) -> Any:
+    """All experiments, and the sizes of their problems."""
+    from harness.bench import experiments, report
+    from harness.bench.problem import Size, make_problem
+
+    gradient_size = Size(2, 12, depth=3, width=8) if quick else Size(2, 48)
+    forward_size = Size(2, 32) if quick else Size(8, 64)
+    depths = [2, 3, 4] if quick else [5, 15, 30, 60]
+    case, forward = make_problem(gradient_size), make_problem(forward_size)
+    results = report.Results(
+        depths=depths,
+        depth_rows=experiments.against_depth(case, depths, rounds),
+        equal_error=experiments.at_equal_error(case, rounds),
+        forward=experiments.forward_solves(forward),
+        invariances=[*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
+        memory_format=experiments.memory_formats(case, rounds),
+    )
+    return results, {"gradient_problem": asdict(gradient_size), "forward_problem": asdict(forward_size)}
+
+
+def describe_run(rounds: int) -> dict[str, Any]:
+    """With what the numbers were made."""
+    import torch
+
+    from harness.bench import peers
+    from harness.environment import git_state
+
+    return {
+        **git_state(),
+        "torch": torch.__version__,
+        peers.NAME: peers.installed(),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+    }
+
+
+if __name__ == "__main__":
+    app()

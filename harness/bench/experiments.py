@@ -1,0 +1,275 @@
+"""What is measured: cost against depth, cost at equal error, forward solves, invariances, and the memory format."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from harness.bench import methods, peers
+from harness.bench.measure import (
+    CountedMap,
+    Gradient,
+    Method,
+    Spread,
+    Work,
+    in_turns,
+    measure_error,
+    measure_work,
+    seconds,
+    spread,
+)
+from harness.bench.problem import Problem, Residual
+from harness.build import build
+from harness.catalog import Anderson, Broyden, Picard
+from harness.networks import OUTPUT_SCALE
+from harness.solvers import Function, Solver, per_sample_norm
+
+EQUAL_ERROR = 1e-4
+TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6)
+FORWARD_TOL = 1e-5
+PIXEL_SCALE = 255.0
+LOSS_SCALE = 1e-3
+STEPS = 10
+"""Timed at once where one step is too short for the clock."""
+
+
+@dataclass(frozen=True)
+class DepthRow:
+    """One method at every depth; lists go with the depths."""
+
+    library: str
+    name: str
+    flat: bool
+    time: list[Spread]
+    """Multiples of the floor at the same depth, in the same round."""
+    time_slope: Spread
+    """Time of one more step as a multiple of the floor's."""
+    work: list[Work]
+    saved_slope: float
+    """Saved bytes of one more step."""
+    peak_slope: float
+
+
+@dataclass(frozen=True)
+class EqualErrorRow:
+    """Implicit differentiation at the loosest tolerance whose gradient is good enough."""
+
+    library: str
+    name: str
+    tol: float
+    work: Work
+    time: Spread
+    """Multiples of the first row's, in the same round."""
+
+
+@dataclass(frozen=True)
+class ForwardRow:
+    """One forward solve."""
+
+    library: str
+    name: str
+    evaluations: int
+    residual: float
+    """The largest |T(x) - x| / |T(x)| of any sample, computed afterwards."""
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """What changes when only the units or the batch change."""
+
+    library: str
+    solver: str
+    change: str
+    evaluations: tuple[int, int]
+    """Before and after; products with the Jacobian for the adjoint."""
+    difference: float
+    """Relative, in the norm of the whole result."""
+
+
+@dataclass(frozen=True)
+class MemoryFormat:
+    """Time with the default memory format as a multiple of the time with channels_last."""
+
+    step: Spread
+    gradient: Spread
+
+
+def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[DepthRow]:
+    """Every method of everybody at every depth."""
+    reference = problem.exact_gradient()
+    columns = [_contestants(depth) for depth in depths]
+    work = [[measure_work(problem, method.gradient, reference) for method in column] for column in columns]
+    jobs = [
+        partial(seconds, problem, gradient)
+        for depth, column in zip(depths, columns, strict=True)
+        for gradient in (methods.floor(depth), *(method.gradient for method in column))
+    ]
+    times = in_turns(rounds, jobs).reshape(rounds, len(depths), -1)
+    floor = times[:, :, 0]
+    floor_slopes = [_slope(depths, row) for row in floor]
+
+    def row(i: int, method: Method) -> DepthRow:
+        mine = times[:, :, i + 1]
+        slopes = [_slope(depths, row) / base for row, base in zip(mine, floor_slopes, strict=True)]
+        works = [column[i] for column in work]
+        return DepthRow(
+            library=method.library,
+            name=method.name,
+            flat=method.flat,
+            time=[spread(ratios) for ratios in (mine / floor).T],
+            time_slope=spread(slopes),
+            work=works,
+            saved_slope=_slope(depths, [w.saved_bytes for w in works]),
+            peak_slope=_slope(depths, [w.peak_bytes for w in works]),
+        )
+
+    return [row(i, method) for i, method in enumerate(columns[0])]
+
+
+def at_equal_error(problem: Problem, rounds: int) -> list[EqualErrorRow]:
+    """Implicit differentiation, each with the loosest of TOLERANCES that brings the error to EQUAL_ERROR."""
+    reference = problem.exact_gradient()
+    at = {tol: _implicit(tol) for tol in TOLERANCES}
+    found: list[tuple[float, Method]] = []
+    for i in range(len(at[TOLERANCES[0]])):
+        good = (tol for tol in TOLERANCES if measure_error(problem, at[tol][i].gradient, reference) <= EQUAL_ERROR)
+        tol = next(good, TOLERANCES[-1])
+        found.append((tol, at[tol][i]))
+    times = in_turns(rounds, [partial(seconds, problem, method.gradient) for _, method in found])
+    return [
+        EqualErrorRow(
+            library=method.library,
+            name=method.name,
+            tol=tol,
+            work=measure_work(problem, method.gradient, reference),
+            time=spread(times[:, i] / times[:, 0]),
+        )
+        for i, (tol, method) in enumerate(found)
+    ]
+
+
+@torch.no_grad()
+def forward_solves(problem: Problem) -> list[ForwardRow]:
+    """Evaluations to a relative residual of FORWARD_TOL."""
+    rows = []
+    for library, name, solve in _forward_solvers():
+        evaluations, x = _count(solve, problem.T, problem.start())
+        image = problem.T(x)
+        residual = per_sample_norm(image - x) / per_sample_norm(image)
+        rows.append(ForwardRow(library, name, evaluations, float(residual.max())))
+    return rows
+
+
+@torch.no_grad()
+def forward_invariances(problem: Problem) -> list[Invariance]:
+    """The same samples twice in a batch, and the same problem in pixel values 255 times as large."""
+    twice = problem.duplicated()
+    rows = []
+
+    def larger(x: Tensor) -> Tensor:
+        return PIXEL_SCALE * problem.T(x / PIXEL_SCALE)
+
+    for library, name, solve in _forward_solvers():
+        nfe, x = _count(solve, problem.T, problem.start())
+        nfe_twice, x_twice = _count(solve, twice.T, twice.start())
+        nfe_larger, x_larger = _count(solve, larger, PIXEL_SCALE * problem.start())
+        rows += [
+            Invariance(library, name, "batch duplicated", (nfe, nfe_twice), _relative(x_twice[: len(x)], x)),
+            Invariance(library, name, "pixels x 255", (nfe, nfe_larger), _relative(x_larger / PIXEL_SCALE, x)),
+        ]
+    return rows
+
+
+def adjoint_invariances(problem: Problem) -> list[Invariance]:
+    """The same gradient of a loss a thousandth as large."""
+    rows = []
+    for method in _implicit(methods.ADJOINT_TOL):
+        (products, gradient), (products_small, gradient_small) = (
+            _adjoint(problem, method.gradient, scale) for scale in (1.0, LOSS_SCALE)
+        )
+        difference = _relative(gradient_small / LOSS_SCALE, gradient)
+        rows.append(Invariance(method.library, method.name, "loss x 0.001", (products, products_small), difference))
+    return rows
+
+
+def memory_formats(problem: Problem, rounds: int) -> MemoryFormat:
+    """The same map with N's weights and features in either format."""
+    plain = copy.deepcopy(problem)
+    assert isinstance(plain.map.network, Residual)
+    # A DnCNN of ours converts its input to channels_last; its layers alone keep the format they are given.
+    layers = nn.Sequential(*plain.map.network.network.children())
+    for parameter in layers.parameters():
+        parameter.data = parameter.data.contiguous()
+    for parameter in layers[-1].parameters():
+        parameter.data *= OUTPUT_SCALE
+    plain.map.network = Residual(layers)
+
+    jobs = [partial(_steps, case) for case in (plain, problem)]
+    jobs += [partial(seconds, case, methods.floor(0)) for case in (plain, problem)]
+    for job in jobs:
+        job()
+    times = in_turns(max(rounds, 5), jobs)
+    return MemoryFormat(spread(times[:, 0] / times[:, 1]), spread(times[:, 2] / times[:, 3]))
+
+
+@torch.no_grad()
+def _steps(problem: Problem) -> float:
+    """Seconds of STEPS evaluations of T."""
+    state = problem.start()
+    begin = time.perf_counter()
+    for _ in range(STEPS):
+        state = problem.T(state)
+    return time.perf_counter() - begin
+
+
+def _contestants(depth: int) -> list[Method]:
+    """Ours and the peers' equivalents."""
+    theirs = peers.at_depth(depth) if peers.installed() else []
+    return [*methods.plain_loops(depth), *methods.our_methods(depth), *theirs]
+
+
+def _implicit(tol: float) -> list[Method]:
+    return [*methods.our_implicit(tol), *(peers.implicit(tol) if peers.installed() else [])]
+
+
+ForwardSolve = Callable[[Function, Tensor], Tensor]
+
+
+def _forward_solvers() -> list[tuple[str, str, ForwardSolve]]:
+    specs = [spec(tol=FORWARD_TOL, max_steps=methods.MAX_STEPS) for spec in (Picard, Anderson, Broyden)]
+    theirs = peers.forward_solvers(FORWARD_TOL) if peers.installed() else {}
+    return [
+        *(("jfbench", spec.name, partial(_value, build(spec))) for spec in specs),
+        *((peers.NAME, name, solve) for name, solve in theirs.items()),
+    ]
+
+
+def _value(solver: Solver, f: Function, start: Tensor) -> Tensor:
+    return solver(f, start).value
+
+
+def _count(solve: ForwardSolve, f: Function, start: Tensor) -> tuple[int, Tensor]:
+    counted = CountedMap(f)
+    value = solve(counted, start)
+    return counted.evaluations, value
+
+
+def _adjoint(problem: Problem, gradient: Gradient, scale: float) -> tuple[int, Tensor]:
+    counted = CountedMap(problem.T)
+    problem.map.zero_grad()
+    (scale * problem.loss(gradient(counted, problem.start()))).backward()
+    return counted.products, problem.gradient()
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def _slope(depths: Sequence[int], values: Sequence[float]) -> float:
+    """Of the least-squares line; exactly zero for values that are all the same."""
+    return statistics.linear_regression(depths, list(values)).slope
