@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 OUTPUT_SCALE = 0.05
 """N is of the size of the noise, not of the picture. Without this factor the first steps of Adam overshoot by more than
 the noise, and the denoiser needs three times the steps to the same loss."""
