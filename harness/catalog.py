@@ -333,6 +333,15 @@ class Neumann(BackpropSpec):
     """Products with the Jacobian; 0 is JFB."""
 
 
+class StochasticNeumann(BackpropSpec):
+    """The Neumann series cut at random, its terms weighted so that the gradient is unbiased (Chen et al. 2019)."""
+
+    target = "harness.backprop:StochasticNeumann"
+    name: Literal["stochastic-neumann"] = "stochastic-neumann"
+    continuation: float = Field(0.9, gt=0, lt=1)
+    """Probability of one more term: c / (1 - c) products on average; the variance is finite if |J|^2 < c."""
+
+
 class Shine(BackpropSpec):
     """Broyden's estimate of the inverse from the forward solve, reused for the adjoint (Ramzi et al. 2022)."""
 

@@ -89,9 +89,7 @@ class Solver(ABC):
         for step in range(self.max_steps):
             fx = f(x).to(x.dtype)
             difference, scale = per_sample_norm(fx - x), per_sample_norm(fx)
-            if growth_bound is None:
-                # A start that is a fixed point up to rounding may not make rounding look like growth.
-                growth_bound = GROWTH_LIMIT * difference.maximum(torch.finfo(x.dtype).eps ** 0.5 * scale)
+            growth_bound = GROWTH_LIMIT * difference if growth_bound is None else growth_bound
             better = progress.update(ratio(difference, scale), failed=difference > growth_bound)
             best = keep(better, x, best)
             x = keep(progress.running, advance(x, fx), x)

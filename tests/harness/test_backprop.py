@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import conv2d
 
 from harness import backprop
 from harness.backprop import (
@@ -22,10 +23,10 @@ from harness.backprop import (
     jvp,
     vjp,
 )
-from harness.broyden import Broyden
+from harness.broyden import Broyden, apply
 from harness.linear import CgNormal, Gmres
 from harness.solvers import Adjoint, AdjointSolver, Anderson, Picard, Solution, Solver, Status
-from tests.problems import MAPS, SHAPE, TIGHT, problem, relative_error
+from tests.problems import MAPS, SHAPE, TIGHT, flat, problem, relative_error
 
 ADJOINT_SOLVERS: dict[str, AdjointSolver] = {
     "picard": Picard(1e-13, 400),
@@ -129,7 +130,7 @@ def test_phantom_is_the_damped_neumann_series(map_name: str) -> None:
         w, term = w + tau * term, damped @ term
     expected = torch.autograd.grad(state, case.parameters(), w.view_as(at))
     phantom = case.gradient(Phantom(steps, tau))
-    assert relative_error(phantom, torch.cat([g.flatten() for g in expected])) < 1e-9
+    assert relative_error(phantom, flat(expected)) < 1e-9
     assert relative_error(case.gradient(Phantom(300, tau)), case.exact_gradient()) < 1e-9
 
 
@@ -148,14 +149,18 @@ def test_shine_beats_jfb_on_some_maps() -> None:
     assert errors[0] < 0.75 * errors[1]
 
 
-def test_shine_is_exact_where_broyden_knows_the_whole_jacobian() -> None:
-    """One unknown a sample: the second secant is the derivative, and of a linear map it stays so."""
-    slope = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    shift = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
-    found = Shine()(lambda x: slope * x + shift, torch.zeros_like(shift), Broyden(1e-12, 10, memory=5))
-    (0.5 * found.state.square()).sum().backward()
-    x = shift / (1 - 0.7)
-    torch.testing.assert_close(slope.grad, (x * x / (1 - 0.7)).sum())
+@pytest.mark.parametrize("map_name", MAPS)
+def test_shine_applies_the_transpose_of_broydens_estimate(map_name: str) -> None:
+    case = problem(map_name)
+    estimate = BROYDEN.begin(case.start)
+    with torch.no_grad():
+        at = BROYDEN.iterate(case.f, case.start, estimate).value
+    eye = torch.eye(at[0].numel(), dtype=at.dtype)
+    k = torch.stack([apply(estimate.steps, estimate.surprises, estimate.matrix, e.expand(2, -1)) for e in eye], dim=2)
+    state = case.f(at)
+    v = (state.detach() - case.target()).flatten(1)
+    expected = flat(torch.autograd.grad(state, case.parameters(), torch.einsum("bij,bi->bj", k, v).view_as(at)))
+    assert relative_error(case.gradient(Shine(), BROYDEN), expected) < 1e-9
 
 
 # ---------------------------------------------------------------------------------------- stochastic Neumann
@@ -246,7 +251,7 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_samples(name: str) -> None:
         case.map.zero_grad()
         found = method(lambda s, one=one: case.map(s, case.d[one]), case.start[one], solver, draws=DRAWS[one])
         (0.5 * (found.state - case.target()[one]).square().sum()).backward()
-        apart += torch.cat([p.grad.flatten() for p in case.parameters()])
+        apart += flat([p.grad for p in case.parameters()])
     assert relative_error(apart, together) < 1e-8
 
 
@@ -430,12 +435,14 @@ def test_a_map_that_does_not_contract_is_a_status() -> None:
         assert slope.grad.isfinite().all()
 
 
-def test_half_precision_networks_are_solved_in_single() -> None:
-    """State and adjoint stay in float32 where T computes in bfloat16."""
-    weight = torch.full((4,), 0.5, dtype=torch.bfloat16, requires_grad=True)
-    b = torch.ones(2, 4, dtype=torch.bfloat16)
-    for method, solver in METHODS.values():
-        found = method(lambda x: weight * x.bfloat16() + b, torch.zeros_like(b), solver, draws=DRAWS)
-        found.state.float().sum().backward()
-        assert found.forward.value.dtype in (torch.float32, weight.dtype)
-        assert all(adjoint.value.dtype == torch.float32 for adjoint in found.adjoint)
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_networks_are_solved_in_single(name: str) -> None:
+    """State and adjoint stay in float32 where T is a convolution in bfloat16."""
+    method, solver = METHODS[name]
+    weight = (0.5 * torch.eye(3, dtype=torch.bfloat16))[:, :, None, None].requires_grad_()
+    b = torch.ones(2, 3, 4, 4, dtype=torch.bfloat16)
+    found = method(lambda x: conv2d(x.bfloat16(), weight) + b, torch.zeros_like(b), solver, draws=DRAWS)
+    found.state.float().sum().backward()
+    assert weight.grad is not None
+    assert name in ("unrolled", "checkpointed") or found.forward.value.dtype == torch.float32
+    assert all(adjoint.value.dtype == torch.float32 for adjoint in found.adjoint)

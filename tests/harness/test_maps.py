@@ -42,6 +42,25 @@ def test_the_two_pairs_differ() -> None:
     assert relative_error(picture(problem("de-grad").map), picture(problem("de-prox").map)) > 1e-3
 
 
+def test_a_step_is_the_formula() -> None:
+    """Written out on T's ingredients, away from any fixed point."""
+    x, u = torch.rand(2, *D.shape, dtype=D.dtype, generator=torch.Generator().manual_seed(7))
+    n, prox, data = NETWORK, PHYSICS.prox_l2, lambda s: PHYSICS.A_adjoint(PHYSICS.A(s) - D)
+    half = x - 1.3 * data(x)
+    near = prox(x - u, D, 1.3)
+    z = near + u - 0.4 * n(near + u)
+    expected = {
+        DeGrad(PHYSICS, n, step_size=1.3, weight=0.4): (x, x - 1.3 * (data(x) + 0.4 * n(x))),
+        DeProx(PHYSICS, n, step_size=1.3, weight=0.4): (x, half - 0.4 * n(half)),
+        DeAdmm(PHYSICS, n, penalty=1.3, weight=0.4, dual_step=0.6): (
+            torch.cat([x, u], dim=1), torch.cat([z, u + 0.6 * (near - z)], dim=1)
+        ),
+        DeHqs(PHYSICS, n, penalty=1.3): (x, prox(x - n(x), D, 1.3)),
+    }  # fmt: skip
+    for map, (state, image) in expected.items():
+        torch.testing.assert_close(map.double()(state, D), image, rtol=1e-6, atol=1e-7)
+
+
 def test_de_grad_stops_where_data_and_prior_balance() -> None:
     """A^T (Ax - d) + lambda N(x) = 0 (paper, eq. 4)."""
     map = problem("de-grad").map

@@ -1,6 +1,7 @@
 """Fixed-point and linear solvers against dense linear algebra, against each other, and on problems that fail."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -101,6 +102,16 @@ def test_gmres_ends_exactly_after_as_many_products_as_there_are_unknowns() -> No
     assert relative_error(found.value, dense(matrix.mT, v)) < 1e-11
 
 
+def test_gmres_keeps_its_basis_orthogonal_in_single_precision() -> None:
+    """One pass of Gram-Schmidt would need twice the products here, and not get there."""
+    rotation = torch.linalg.qr(linear_map(radius=1.0, size=40)[0]).Q
+    spread = rotation @ torch.diag(torch.logspace(0, -2, 40, dtype=torch.float64)) @ rotation.mT
+    matrix, v = (torch.eye(40, dtype=torch.float64) - spread).float(), linear_map(radius=1.0, size=40)[1].float()
+    found = Gmres(tol=1e-6, max_steps=60).solve_adjoint(transposed_products(matrix, v))
+    assert found.status.tolist() == [Status.CONVERGED] * 3
+    assert int(found.nfe.max()) <= 40
+
+
 def test_gmres_residuals_fall_and_are_true() -> None:
     matrix, v = linear_map(radius=0.99)
     equation = transposed_products(matrix, v)
@@ -113,25 +124,72 @@ def test_gmres_residuals_fall_and_are_true() -> None:
     assert (torch.stack(residuals).diff(dim=0) <= 1e-14).all()
 
 
-def test_broydens_estimate_is_exact_on_the_steps_it_remembers() -> None:
-    """Orthogonal steps do not disturb each other: K maps each remembered z to its s, and all of them are I - J."""
-    matrix, b = linear_map(radius=0.9, size=6)
-    steps = torch.linalg.qr(linear_map(radius=1.0, size=6, seed=1)[0]).Q
-    exact = torch.eye(6, dtype=torch.float64) - matrix
-    for memory, remembered in [(6, range(6)), (4, range(4, 6))]:
-        estimate = InverseEstimate(memory, torch.zeros_like(b))
-        x = torch.zeros_like(b)
-        estimate(x, affine(matrix, b, x))
-        for k in range(6):
-            x = x + (0.5 + k) * steps[:, :, k]
-            estimate(x, affine(matrix, b, x))
-        for k in remembered:
-            s = steps[:, :, k]
-            z = torch.einsum("bij,bj->bi", exact, s)
-            torch.testing.assert_close(apply(estimate.steps, estimate.surprises, estimate.matrix, z), s)
-        if memory == 6:
-            w = apply(*estimate.transposed(), b)
-            torch.testing.assert_close(w, torch.linalg.solve(exact.mT, b))
+def fed(memory: int, points: list[Tensor], f: Callable[[Tensor], Tensor]) -> InverseEstimate:
+    """Broyden's estimate after the given points."""
+    estimate = InverseEstimate(memory, points[0])
+    for x in points:
+        estimate(x, f(x))
+    return estimate
+
+
+def as_matrix(estimate: InverseEstimate) -> Tensor:
+    """K itself, (batch, size, size)."""
+    parts = estimate.steps, estimate.surprises, estimate.matrix
+    eye = torch.eye(estimate.steps.shape[2], dtype=torch.float64)
+    return torch.stack([apply(*parts, column.expand(len(parts[0]), -1)) for column in eye], dim=2)
+
+
+def orthogonal_points(size: int = 6) -> tuple[Tensor, Callable[[Tensor], Tensor], list[Tensor]]:
+    """The matrix of a linear map, the map, and a path of `size` orthogonal steps of different lengths."""
+    matrix, b = linear_map(radius=0.9, size=size)
+    directions = torch.linalg.qr(linear_map(radius=1.0, size=size, seed=1)[0]).Q
+    path = [torch.zeros_like(b)]
+    for k in range(size):
+        path.append(path[-1] + (0.5 + k) * directions[:, :, k])
+    return matrix, lambda x: affine(matrix, b, x), path
+
+
+def test_broydens_estimate_is_the_inverse_after_orthogonal_steps() -> None:
+    """Orthogonal steps do not disturb each other, so that K ends as (I - J)^-1, and its transpose as that of J^T."""
+    matrix, f, path = orthogonal_points()
+    estimate = fed(6, path, f)
+    exact = torch.linalg.inv(torch.eye(6, dtype=torch.float64) - matrix)
+    torch.testing.assert_close(as_matrix(estimate), exact)
+    v = linear_map(radius=1.0, size=6, seed=2)[1]
+    torch.testing.assert_close(apply(*estimate.transposed(), v), affine(exact.mT, torch.zeros_like(v), v))
+
+
+def test_broydens_estimate_is_that_of_the_rank_one_updates() -> None:
+    """K + (s - K z) (s^T K) / (s^T K z), step by step, on steps that are not orthogonal."""
+    _, f, path = orthogonal_points()
+    path = [x + 0.7 * path[1] * k for k, x in enumerate(path)]
+    expected = torch.eye(6, dtype=torch.float64).repeat(3, 1, 1)
+    for k, (before, after) in enumerate(pairwise(path)):
+        s, z = (after - before)[:, :, None], ((f(before) - before) - (f(after) - after))[:, :, None]
+        row = s.mT @ expected
+        expected = expected + (s - expected @ z) @ row / (row @ z)
+        torch.testing.assert_close(as_matrix(fed(6, path[: k + 2], f)), expected)
+
+
+def test_broyden_with_a_full_memory_starts_afresh() -> None:
+    _, f, path = orthogonal_points()
+    torch.testing.assert_close(as_matrix(fed(4, path, f)), as_matrix(fed(4, path[4:], f)))
+
+
+def test_broydens_estimate_of_a_sample_at_rest_or_failed_stays_as_it_is() -> None:
+    """However long the other samples go on, and through their fresh starts."""
+    _, f, path = orthogonal_points()
+    estimate = fed(4, path[:4], f)
+    before, image = as_matrix(estimate), f(path[3])
+    for k in range(7):
+        x, fx = path[3].clone(), image.clone()
+        x[0] = path[3][0] + (k + 1) * path[1][0]
+        fx[0] = f(x)[0]
+        fx[1] = torch.nan
+        estimate(x, fx)
+    after = as_matrix(estimate)
+    assert torch.equal(after[1:], before[1:])
+    assert not torch.equal(after[0], before[0])
 
 
 @pytest.mark.parametrize("memory", [2, 5, 20])
@@ -292,11 +350,23 @@ def test_half_precision_is_solved_in_single(name: str) -> None:
     assert found.status.tolist() == [Status.CONVERGED] * 3
 
 
-def test_a_singular_anderson_system_takes_the_plain_step() -> None:
-    """f(x) = x + b has no fixed point and residuals that are all the same: their Gram matrix is singular."""
+@pytest.mark.parametrize("solver", [Anderson(None, 9, memory=4, ridge=0.0, mixing=1.0), Broyden(None, 9, memory=4)])
+def test_a_singular_small_system_takes_the_plain_step(solver: Solver) -> None:
+    """f(x) = x + b has no fixed point and residuals that never change: nothing can be learnt from them."""
     b = torch.ones(2, 4, dtype=torch.float64)
-    found = Anderson(tol=None, max_steps=9, memory=4, ridge=0.0, mixing=1.0)(lambda x: x + b, torch.zeros_like(b))
+    found = solver(lambda x: x + b, torch.zeros_like(b))
     assert torch.equal(found.value, 9 * b)
+    assert found.status.tolist() == [Status.MAX_STEPS] * 2
+
+
+def test_mixing_weighs_the_map_against_the_state() -> None:
+    """With a memory of one nothing is combined, and Anderson is x + mixing (f(x) - x)."""
+    matrix, b = linear_map(radius=0.9)
+    found = Anderson(None, 5, memory=1, ridge=0.0, mixing=0.3)(lambda x: affine(matrix, b, x), b)
+    x = b
+    for _ in range(5):
+        x = 0.7 * x + 0.3 * affine(matrix, b, x)
+    torch.testing.assert_close(found.value, x)
 
 
 def test_one_singular_system_leaves_the_others_alone() -> None:
