@@ -38,7 +38,7 @@ def test_label_tells_what_differs_and_nothing_else(cells: list[dict[str, Any]], 
 def test_parameters_with_one_name_are_told_apart() -> None:
     both = labels({}, {"optimizer": {"lr": 0.01}, "pretraining": {"lr": 0.01}})
     assert both == [
-        "de-hqs jfb optimizer.lr=0.001 pretraining.lr=0.001",
+        "de-hqs jfb optimizer.lr=0.001 pretraining.lr=0.002",
         "de-hqs jfb optimizer.lr=0.01 pretraining.lr=0.01",
     ]
 
