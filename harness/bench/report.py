@@ -216,10 +216,8 @@ def _implicit(rows: list[EqualErrorRow]) -> list[Claim]:
     (twin,) = [row for row in theirs if row.name == ours.name]
     fastest = min(theirs, key=lambda row: row.time.median)
     leanest = min(theirs, key=lambda row: row.work.saved_bytes)
-    return [
-        *(_time(row, "the same solvers" if row is twin else "its fastest") for row in (twin, fastest)),
-        *(_bytes(ours, row, "the same solvers" if row is twin else "its leanest") for row in (twin, leanest)),
-    ]
+    times = [_time(twin, "the same solvers")] + ([_time(fastest, "its fastest")] if fastest is not twin else [])
+    return [*times, _bytes(ours, twin, "the same solvers"), _bytes(ours, leanest, "its leanest")]
 
 
 def _time(theirs: EqualErrorRow, which: str) -> Claim:
