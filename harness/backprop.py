@@ -259,10 +259,6 @@ def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:
 
 
 def jvp(f: Map, at: Tensor, u: Tensor) -> Tensor:
-    """J u at `at`, in forward mode.
-
-    Differentiating a vjp twice would need a second graph, and is slower still: its convolutions compute gradients of
-    their weights on the way.
-    """
+    """J u at `at`, in forward mode: about three vjps' time, but no second graph as for differentiating one again."""
     with torch.no_grad():
         return torch.func.jvp(f, (at.detach(),), (u.to(at.dtype),))[1].to(u.dtype)

@@ -54,7 +54,7 @@ class Adjoint:
     vjp: Function
     """w -> J^T w."""
     jvp: Function
-    """u -> J u, in forward mode: two to three times the price of a vjp."""
+    """u -> J u; about three times the price."""
 
 
 class AdjointSolver(Protocol):
