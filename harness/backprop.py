@@ -255,7 +255,7 @@ def attach(f: Map, solution: Solution, solve: Callable[[Adjoint], Solution], tim
 
 def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:
     """J^T w on the graph of `output` = f(`at`), which is kept for the next product."""
-    return torch.autograd.grad(output, at, w.to(output.dtype), retain_graph=True)[0]
+    return torch.autograd.grad(output, at, w, retain_graph=True)[0]
 
 
 def jvp(f: Map, at: Tensor, u: Tensor) -> Tensor:
