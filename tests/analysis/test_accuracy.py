@@ -3,12 +3,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import Fake, make
 
 from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.load import load
 from harness.config import BaselineCell, Cell, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 SMALL = ("steps=10", "pretraining.steps=4")
 

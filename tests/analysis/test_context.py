@@ -1,11 +1,11 @@
 import pytest
-from synthetic import Fake, make
 
 from analysis import context
 from analysis.load import load
 from harness.config import Cell, TrainCell
 from launch.grid import override, parse_assignment, read_grid
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 
 @pytest.mark.parametrize(

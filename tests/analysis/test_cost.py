@@ -3,12 +3,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import Fake, append, default, events, make
 
 from analysis.cost import WARM_UP_STEPS, cost_frame, timed_steps
 from analysis.load import load
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, append, default, events, make
 
 SMALL = ("steps=40", "pretraining.steps=4")
 

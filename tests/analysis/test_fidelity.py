@@ -1,7 +1,5 @@
 import math
 
-from synthetic import Fake, make
-
 from analysis import tables
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.figures import fidelity_against_cost
@@ -9,6 +7,7 @@ from analysis.findings import findings
 from analysis.load import load
 from harness.config import Cell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 SMALL = ("model=de-hqs,de-grad", "steps=10", "pretraining.steps=4", "backprop=jfb")
 

@@ -2,7 +2,6 @@ import math
 from typing import Any
 
 import pytest
-from synthetic import Fake, make
 
 from analysis import figures, pictures
 from analysis.accuracy import accuracy_frame
@@ -11,6 +10,7 @@ from analysis.fidelity import gradient_frame
 from analysis.load import load
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 SMALL = ("model=de-hqs", "steps=6", "pretraining.steps=1")
 

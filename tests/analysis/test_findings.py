@@ -1,7 +1,6 @@
 from collections.abc import Callable
 
 import pytest
-from synthetic import Fake, make
 
 from analysis.accuracy import accuracy_frame
 from analysis.cost import cost_frame
@@ -10,6 +9,7 @@ from analysis.findings import Finding, findings
 from analysis.load import load
 from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 ANY = (BaselineCell, PretrainCell, TrainCell)
 SMALL = ("model=de-grad,de-hqs", "steps=4", "pretraining.steps=1")

@@ -1,11 +1,11 @@
 import math
 
 import pytest
-from synthetic import Fake, append, default, events, make
 
 from analysis.load import load
 from harness.config import Cell, ConfigError, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, append, default, events, make
 
 SMALL = ("model=de-hqs", "backprop=jfb", "baselines=tikhonov", "steps=10", "pretraining.steps=4")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rich.console import Console
-from synthetic import Fake, make
 
 from analysis.__main__ import main
 from analysis.accuracy import accuracy_frame, accuracy_table
@@ -18,6 +17,7 @@ from analysis.load import load
 from analysis.report import Report, show, to_html
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
+from tests.analysis.synthetic import Fake, make
 
 SMALL = ("model=de-hqs", "steps=10", "pretraining.steps=4")
 
