@@ -116,6 +116,16 @@ class PhysicsSpec(Spec):
     value_range: tuple[float, float] = (0.0, 1.0)
     """Pixel values of black and white."""
 
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.value_range[0] >= self.value_range[1]:
+            raise PydanticCustomError(
+                "range",
+                "value_range must be [low, high] with low < high, not {value}",
+                {"value": list(self.value_range)},
+            )
+        return self
+
 
 class GaussianBlur(PhysicsSpec):
     """Separable Gaussian blur with an exact proximal operator (paper, section 5)."""
@@ -130,15 +140,9 @@ class GaussianBlur(PhysicsSpec):
     """What lies beyond the picture's edge."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _is_odd(self) -> Self:
         if self.kernel_size % 2 == 0:
             raise PydanticCustomError("odd", "kernel_size must be odd, not {value}", {"value": self.kernel_size})
-        if self.value_range[0] >= self.value_range[1]:
-            raise PydanticCustomError(
-                "range",
-                "value_range must be [low, high] with low < high, not {value}",
-                {"value": list(self.value_range)},
-            )
         return self
 
 
