@@ -5,7 +5,7 @@ frozen `Spec`; `harness.build` imports its `target` inside the job and calls it 
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -153,6 +153,13 @@ class NetworkSpec(Spec):
     """The residual network N of the denoiser D(x) = x - N(x). No BatchNorm: N lives inside a fixed point."""
 
     default_name = "dncnn"
+
+    lipschitz: PositiveFloat | None = None
+    """Largest operator norm of each convolution, so that DnCNN's |N| is at most .05 lipschitz^depth; null: no limit."""
+
+    def parameters(self) -> dict[str, Any]:
+        """All but `lipschitz`: `harness.lipschitz` sees to it from outside, whatever the network."""
+        return {key: value for key, value in super().parameters().items() if key != "lipschitz"}
 
 
 class DnCNN(NetworkSpec):

@@ -14,6 +14,7 @@ from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
+from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
@@ -59,7 +60,8 @@ class Task:
 def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
     """The denoiser, from random weights; the scale of its noise follows the pixel range."""
     torch.manual_seed(cell.seed)
-    model = Denoiser(build(cell.network)).to(device, DTYPES[cell.precision])
+    network, projection = build_network(cell)
+    model = Denoiser(network).to(device, DTYPES[cell.precision])
     noise_std = cell.pretraining.noise_std * (cell.value_range[1] - cell.value_range[0])
 
     def corrupt(batch: Batch) -> Tensor:
@@ -70,7 +72,7 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         measure=corrupt,
         reconstruct=lambda batch: model(corrupt(batch)),
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
-        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps),
+        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
@@ -81,7 +83,7 @@ def train_task(
 ) -> Task:
     """The equilibrium model with the pretrained denoiser plugged in."""
     physics = build(cell.physics, cell.data.image_size)
-    network = build(cell.network)
+    network, projection = build_network(cell)
     network.load_state_dict(denoiser)
     map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
     pool = cell.active_pool
@@ -97,12 +99,23 @@ def train_task(
         measure=observe,
         reconstruct=lambda batch: model(observe(batch)),
         order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
-        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps),
+        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
 
 
-def _optimisation(model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int) -> dict[str, Any]:
+def build_network(cell: PretrainCell | TrainCell) -> tuple[nn.Module, Projection | None]:
+    """The network of a cell, and what keeps it within its Lipschitz bound if it has one."""
+    network: nn.Module = build(cell.network)
+    bound = cell.network.lipschitz
+    return network, Projection(network, bound, cell.data.image_size) if bound else None
+
+
+def _optimisation(
+    model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int, projection: Projection | None
+) -> dict[str, Any]:
     built: Optimizer = build(optimizer, model.parameters())
+    if projection:
+        built.register_step_post_hook(lambda *_: projection())
     return {"optimizer": built, "schedule": build(schedule, built, steps), "steps": steps}
