@@ -163,6 +163,8 @@ class TrainCell(BatchedCell):
     """Solver of the forward fixed point."""
     optimizer: OptimizerSpec = Adam()
     """Optimiser and learning rate."""
+    jacobian_penalty: PositiveFloat | None = None
+    """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100

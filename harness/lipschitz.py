@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.solvers import ratio
 
 FIRST_ITERATIONS = 30
-"""One a step follows the weights from there: to 3 % where Adam takes steps of .01 (the tests), closer with smaller ones."""
+"""Before the first projection; one a step follows the weights from there, to 3 % where Adam takes steps of .01."""
 
 
 class Projection:

@@ -19,6 +19,7 @@ class LocalStep:
     step: int
     """Completed steps, this one included."""
     loss: float
+    penalty: float
     learning_rate: float
     gradient_norm: float
     updated: bool
@@ -41,7 +42,7 @@ def train(
         with clock("parameter_gradient"):
             output = model(d, task.order.start(step), task.order.draws(step).to(d.device))
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
-            loss.backward()
+            (loss + output.penalty).backward()
         with clock("optimizer"):
             norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
             # The reduced gradient is the same on all ranks, so they take this branch together.
@@ -55,6 +56,7 @@ def train(
         yield LocalStep(
             step=step + 1,
             loss=float(loss.detach()),
+            penalty=float(output.penalty.detach()),
             learning_rate=learning_rate,
             gradient_norm=float(norm),
             updated=updated,

@@ -40,6 +40,7 @@ def cases() -> dict[str, dict[str, Any]]:
                 method["solver"] = {"name": "anderson", "tol": None, "max_steps": 4}
             found[f"{model} {backprop}"] = EXACT | {"model": model, "backprop": method, "solver": solver}
     found["lipschitz"] = EXACT | {"model": "de-prox", "network": {"depth": 3, "width": 8, "lipschitz": 0.5}}
+    found["penalty"] = EXACT | {"model": "de-hqs", "jacobian_penalty": 0.1}
     found["pool"] = EXACT | {"model": "de-admm", "pool": POOL}
     found["float32"] = EARLY_STOPPING | {"model": "de-hqs"}
     return found

@@ -1,0 +1,32 @@
+"""What training reports of itself."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.record import Contraction, Step
+from launch.alone import run_here
+from launch.runs import Runs
+from tests.conftest import tiny_cell
+
+
+def events(runs: Runs, **fields: Any) -> list[Any]:
+    """The record of a tiny cell and of what it needs."""
+    cell = tiny_cell(**fields)
+    for one in (cell.needs, cell):
+        assert one is not None
+        folder = runs.cell(one.cell_id)
+        folder.plan(one)
+        assert folder.status().state == "finished" or run_here(folder) == "finished"
+    return folder.events()
+
+
+def test_the_jacobian_penalty_is_recorded_and_shrinks_the_jacobian(tmp_path: Path) -> None:
+    """The same training twice: the penalty says what the loss it is added to does not."""
+    runs = Runs(tmp_path / "runs")
+    common: dict[str, Any] = {"data": {"image_size": 16, "train_images": 32}, "steps": 30, "optimizer": {"lr": 0.01}}
+    plain, penalised = events(runs, **common), events(runs, **common, jacobian_penalty=0.1)
+    norms = [[e.norm for e in found if isinstance(e, Contraction)][-1] for found in (plain, penalised)]
+    penalties = [[e.penalty for e in found if isinstance(e, Step)] for found in (plain, penalised)]
+    assert set(penalties[0]) == {0.0}
+    assert 0 < penalties[1][-1] < penalties[1][0] < 0.1
+    assert max(norms[1]) < min(norms[0])
