@@ -317,6 +317,8 @@ class BackpropSpec(Spec):
     """False where the method is a fixed number of steps from the initial state."""
     forward_solvers: ClassVar[frozenset[str]] = frozenset()
     """Names of the forward solvers it goes with; empty where it goes with all."""
+    solves_adjoint: ClassVar[bool] = False
+    """True where it solves the adjoint equation, and an earlier solution is a good start."""
 
 
 class Jfb(BackpropSpec):
@@ -330,6 +332,7 @@ class Implicit(BackpropSpec):
     """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
 
     target = "harness.backprop:Implicit"
+    solves_adjoint = True
     name: Literal["implicit"] = "implicit"
     solver: AdjointSolverSpec = Anderson(tol=1e-3, max_steps=25)
     """Solver of the adjoint equation; its tolerance is relative."""

@@ -46,8 +46,16 @@ class Equilibrium(nn.Module):
         self.continuing_solver = continuing_solver or solver
         self.jacobian_penalty = jacobian_penalty
 
-    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        d: Tensor,
+        start: Tensor | None = None,
+        draws: Tensor | None = None,
+        adjoint_start: Tensor | None = None,
+    ) -> Output:
         """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve.
+
+        `adjoint_start` is what that one's adjoint solve found, for a method that goes on from it.
 
         `draws`, (batch,), are the uniform numbers that a random backprop method and the Jacobian penalty use; without
         them, outside training, there is no penalty.
@@ -59,6 +67,7 @@ class Equilibrium(nn.Module):
             return self.map(state, d)
 
         found = self.backprop(f, start, solver, self.timed, draws)
+        found.adjoint_start = adjoint_start
         output = Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)
         if self.jacobian_penalty and draws is not None:
             at = found.forward.value

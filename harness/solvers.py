@@ -55,6 +55,8 @@ class Adjoint:
     """w -> J^T w."""
     jvp: Function
     """u -> J u; about three times the price."""
+    start: Tensor | None = None
+    """(batch, ...): an earlier w, which fixed-point solvers go on from; None starts at v, the gradient for J = 0."""
 
 
 class AdjointSolver(Protocol):
@@ -99,8 +101,9 @@ class Solver(ABC):
         return progress.solution(value)
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """The fixed point of w -> v + J^T w, started at v: what the gradient would be for J = 0."""
-        return self(lambda w: equation.v + equation.vjp(w), equation.v)
+        """The fixed point of w -> v + J^T w."""
+        start = equation.v if equation.start is None else equation.start
+        return self(lambda w: equation.v + equation.vjp(w), start)
 
 
 @dataclass(frozen=True)

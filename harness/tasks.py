@@ -30,7 +30,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        d: Tensor,
+        start: Tensor | None = None,
+        draws: Tensor | None = None,
+        adjoint_start: Tensor | None = None,
+    ) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
@@ -93,12 +99,13 @@ def train_task(
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
 
+    keep_adjoint = pool is not None and pool.adjoint and cell.backprop.solves_adjoint
     order = (cell.seed, train_count, cell.global_batch_size, share)
     return Task(
         model=model,
         measure=observe,
         reconstruct=lambda batch: model(observe(batch)),
-        order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
+        order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
         **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,

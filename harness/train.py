@@ -40,7 +40,8 @@ def train(
             d = task.measure(batch)
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
-            output = model(d, task.order.start(step), task.order.draws(step).to(d.device))
+            order = task.order
+            output = model(d, order.start(step), order.draws(step).to(d.device), order.adjoint_start(step))
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):
@@ -52,7 +53,7 @@ def train(
             task.optimizer.zero_grad()
             learning_rate = float(task.schedule.get_last_lr()[0])
             task.schedule.step()
-        task.order.keep(step, output.state)
+        task.order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
         yield LocalStep(
             step=step + 1,
             loss=float(loss.detach()),

@@ -94,8 +94,9 @@ def test_training_stays_within_the_bound_and_checkpoints_the_vectors(tmp_path: P
     """One power iteration a step follows the norm, pretraining and training alike: at this rate to some percent."""
     runs = Runs(tmp_path / "runs")
     often = {"steps": 20, "lr": 0.01}
-    cell = tiny_cell(network=BOUNDED, data={"image_size": 16, "train_images": 32}, pretraining=often, steps=20,
-                     optimizer={"lr": 0.01}, operations={"checkpoint_every": 10})  # fmt: skip
+    small = {"image_size": 16, "train_images": 32, "validation_images": 2, "test_images": 2}
+    cell = tiny_cell(network=BOUNDED, data=small, pretraining=often, steps=20, optimizer={"lr": 0.01},
+                     operations={"checkpoint_every": 10})  # fmt: skip
     assert cell.needs is not None
     assert cell.needs.cell_id != tiny_cell(network={**BOUNDED, "lipschitz": None}).needs.cell_id
     vectors: list[Tensor] = []
