@@ -13,8 +13,8 @@ from analysis.tables import Column, Table
 COLUMNS = (
     Column("label", "Method", rank=1),
     Column("psnr", "PSNR, dB", ".2f", ("psnr_seed_std",), best="max", rank=1),
-    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
     Column("legacy_psnr", "Legacy PSNR, dB", ".2f", ("legacy_psnr_seed_std",), best="max"),
+    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
     Column("start_psnr", "PSNR at step 0, dB", ".2f"),
     Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
     Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),

@@ -14,7 +14,7 @@ from harness.config import BaselineCell, Cell, TrainCell
 Config = dict[str, Any]
 """Dotted field to value, of the fields that change a result."""
 
-CHOICES = ("model", "backprop", "schedule", "baseline")
+CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
 """Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
 
 
