@@ -125,9 +125,9 @@ def _difference(name: str, found: Estimate) -> dict[str, float]:
 
 
 def _tuned(data: GridData, cell_id: str) -> str:
-    """The parameter that a baseline's search chose."""
-    search = data.searches[data.searches["cell_id"] == cell_id]
-    if search.empty:
-        return ""
-    first = search.iloc[0]
-    return f"{first['parameter']} {first['chosen']:.3g}, {'interior' if first['interior'] else 'at the edge'}"
+    """The parameters that a baseline's searches chose."""
+    searches = data.searches[data.searches["cell_id"] == cell_id].drop_duplicates("parameter")
+    return "; ".join(
+        f"{row['parameter']} {row['chosen']:.3g}, {'interior' if row['interior'] else 'at the edge'}"
+        for row in searches.to_dict("records")
+    )

@@ -55,8 +55,8 @@ def protocol(config: Config) -> str:
 def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
     """Name the method of each cell: cell_id to name."""
     named: dict[str, Name] = {}
-    for kind in {cell.kind for cell in cells.values()}:
-        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if cell.kind == kind}
+    for row in {_row(cell) for cell in cells.values()}:
+        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if _row(cell) == row}
         differing = _differing(configs.values())
         named |= {cell_id: _name(cells[cell_id], config, differing) for cell_id, config in configs.items()}
     return named
@@ -65,6 +65,13 @@ def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
 def short(name: str) -> str:
     """A choice as a reader knows it: the class where it is named by import path."""
     return name.rpartition(":")[2]
+
+
+def _row(cell: Cell) -> tuple[str, str]:
+    """What its name starts with: only cells that agree in this have to be told apart further."""
+    if isinstance(cell, TrainCell):
+        return cell.kind, cell.model.name
+    return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
 
 
 def _name(cell: Cell, config: Config, differing: list[str]) -> Name:

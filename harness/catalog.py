@@ -503,7 +503,10 @@ class Cosine(ScheduleSpec):
 
 
 class BaselineSpec(Spec):
-    """A reconstruction without training; its free parameter is tuned on the validation split."""
+    """A reconstruction without training for the task; its parameters are tuned on the validation split."""
+
+    needs_denoiser: ClassVar[bool] = False
+    """True where the pretrained denoiser is plugged in."""
 
 
 class Degraded(BaselineSpec):
@@ -534,6 +537,20 @@ class Tikhonov(BaselineSpec):
     name: Literal["tikhonov"] = "tikhonov"
 
 
+class Wiener(BaselineSpec):
+    """Wiener deconvolution with a Laplacian penalty (scikit-image)."""
+
+    target = "harness.baselines:Wiener"
+    name: Literal["wiener"] = "wiener"
+
+
+class RichardsonLucy(BaselineSpec):
+    """Richardson-Lucy deconvolution with early stopping (scikit-image)."""
+
+    target = "harness.baselines:RichardsonLucy"
+    name: Literal["richardson-lucy"] = "richardson-lucy"
+
+
 class TotalVariation(BaselineSpec):
     """Least squares with joint-colour total variation, by the primal-dual method of Chambolle & Pock 2011."""
 
@@ -541,3 +558,23 @@ class TotalVariation(BaselineSpec):
     name: Literal["total-variation"] = "total-variation"
     iterations: PositiveInt = 100
     """Primal-dual iterations; PSNR is then within 0.001 dB of 1,000 iterations on the validation pictures."""
+
+
+class PnpPgd(BaselineSpec):
+    """Plug-and-play: proximal gradient steps with the pretrained denoiser as proximal operator."""
+
+    target = "harness.baselines:PnpPgd"
+    needs_denoiser = True
+    name: Literal["pnp-pgd"] = "pnp-pgd"
+    iterations: PositiveInt = 100
+    """Steps, every one evaluates the denoiser."""
+
+
+class PnpAdmm(BaselineSpec):
+    """Plug-and-play: ADMM with the pretrained denoiser as proximal operator."""
+
+    target = "harness.baselines:PnpAdmm"
+    needs_denoiser = True
+    name: Literal["pnp-admm"] = "pnp-admm"
+    iterations: PositiveInt = 100
+    """Steps, every one evaluates the denoiser."""

@@ -117,6 +117,20 @@ class BatchedCell(BaseCell):
     global_batch_size: PositiveInt = 8
     """Samples in one step over all ranks."""
 
+    def denoiser(self, network: NetworkSpec, physics: PhysicsSpec, pretraining: Pretraining) -> "PretrainCell":
+        """The pretraining that this cell needs: one for each network, data, value range, noise level and seed."""
+        return PretrainCell(
+            seed=self.seed,
+            world_size=self.world_size,
+            precision=self.precision,
+            data=self.data,
+            operations=self.operations,
+            global_batch_size=self.global_batch_size,
+            network=network,
+            value_range=physics.value_range,
+            pretraining=pretraining,
+        )
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         if self.global_batch_size % self.world_size:
@@ -215,33 +229,34 @@ class TrainCell(BatchedCell):
 
     @property
     def needs(self) -> PretrainCell:
-        """The denoiser: one for each network, data, value range, noise level and seed."""
-        return PretrainCell(
-            seed=self.seed,
-            world_size=self.world_size,
-            precision=self.precision,
-            data=self.data,
-            operations=self.operations,
-            global_batch_size=self.global_batch_size,
-            network=self.network,
-            value_range=self.physics.value_range,
-            pretraining=self.pretraining,
-        )
+        """The denoiser that the map starts from."""
+        return self.denoiser(self.network, self.physics, self.pretraining)
 
 
-class BaselineCell(BaseCell):
-    """Scores a method without training, its free parameter tuned on the validation split."""
+class BaselineCell(BatchedCell):
+    """Scores a method without training for the task, its free parameters tuned on the validation split."""
 
     kind: Literal["baseline"] = "baseline"
     baseline: BaselineSpec
     """The method."""
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
+    network: NetworkSpec | None = None
+    """The network of the pretrained denoiser, for methods that plug one in; this and `pretraining` name it."""
+    pretraining: Pretraining | None = None
+    """How that denoiser was trained."""
 
     @property
     def label(self) -> str:
-        """The method."""
-        return _slug(self.baseline.name)
+        """The method, and the seed of its denoiser."""
+        return _slug(self.baseline.name) + (f"_s{self.seed}" if self.needs else "")
+
+    @property
+    def needs(self) -> PretrainCell | None:
+        """The denoiser that is plugged in."""
+        if self.network is None or self.pretraining is None:
+            return None
+        return self.denoiser(self.network, self.physics, self.pretraining)
 
 
 Cell = PretrainCell | TrainCell | BaselineCell

@@ -117,9 +117,9 @@ def plan(grid: Grid) -> list[Cell]:
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
     trained = [parse_cell(fields) for fields in _combinations(grid)]
-    baselines = [_baseline_cell(grid, baseline) for baseline in grid.baselines]
-    needed = [cell.needs for cell in trained if cell.needs is not None]
-    cells = list({cell.cell_id: cell for cell in [*baselines, *needed, *trained]}.values())
+    baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
+    ordered = [cell for row in [*baselines, *trained] for cell in (row.needs, row) if cell is not None]
+    cells = list({cell.cell_id: cell for cell in ordered}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
     check_data(cells)
@@ -158,15 +158,26 @@ def _combinations(grid: Grid) -> list[dict[str, Any]]:
     return combinations
 
 
-def _baseline_cell(grid: Grid, baseline: Any) -> Cell:
-    """Baselines share the base's pictures and physics; they run in one process."""
+def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
+    """One cell, in one process; one for each denoiser of the trained cells where the method plugs it in.
+
+    Baselines share the base's pictures and physics.
+    """
     for field in grid.base:
         if field not in TrainCell.model_fields:
             parse_cell(grid.base)
     shared = {key: grid.base[key] for key in ("data", "physics", "precision", "operations") if key in grid.base}
     assert shared.keys() <= BaselineCell.model_fields.keys()
-    fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline}
-    return parse_cell(fields | shared)
+    fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline} | shared
+    cell = parse_cell(fields)
+    assert isinstance(cell, BaselineCell)
+    if not cell.baseline.needs_denoiser:
+        return [cell]
+    denoisers = {needed.cell_id: needed for one in trained if (needed := one.needs) is not None}
+    if not denoisers:
+        raise ConfigError(f"baselines: {cell.baseline.name} plugs in a pretrained denoiser; the grid trains none")
+    own = {"seed", "world_size", "global_batch_size", "network", "pretraining"}
+    return [parse_cell(fields | needed.model_dump(include=own, serialize_as_any=True)) for needed in denoisers.values()]
 
 
 def validated(fields: dict[str, Any]) -> Grid:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.config import ConfigError, TrainCell
+from harness.config import BaselineCell, ConfigError, TrainCell
 from launch.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
@@ -32,6 +32,18 @@ def test_the_demo_is_every_map_by_two_methods_and_five_baselines() -> None:
     labels = [cell.label for cell in plan(read_grid("demo"))]
     assert len(labels) == 4 * 2 + 5 + 1
     assert labels.index("pretrain_dncnn_s0") < labels.index("de-grad_jfb_cosine_s0"), "what is needed comes first"
+
+
+def test_plug_and_play_comes_once_for_each_denoiser_and_after_it() -> None:
+    declared = grid(grid={**AXES, "seed": [0, 1]}, baselines=["degraded", {"name": "pnp-pgd", "iterations": 7}],
+                    base={"network": {"depth": 4}, "world_size": 2})  # fmt: skip
+    cells = plan(declared)
+    plugged = [cell for cell in cells if isinstance(cell, BaselineCell) and cell.needs]
+    assert [cell.label for cell in plugged] == ["pnp-pgd_s0", "pnp-pgd_s1"]
+    assert {cell.needs for cell in plugged} == {cell.needs for cell in trained(declared)}
+    for cell in plugged:
+        assert cell.needs is not None
+        assert cells.index(cell.needs) < cells.index(cell)
 
 
 def test_an_override_of_an_axis_replaces_its_list() -> None:
@@ -73,6 +85,7 @@ def test_the_same_cell_is_planned_once() -> None:
         ({"grid": {"model": ["de-foo"]}}, "model: 'de-foo' is not one of"),
         ({"grid": AXES, "base": {"solver": {"tolerance": 1}}}, "solver: no field 'tolerance'; allowed: name, tol"),
         ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
+        ({"grid": {}, "baselines": ["pnp-admm"]}, "baselines: pnp-admm plugs in a pretrained denoiser; the grid tra"),
         ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude"),
         ({"name": "../evil"}, "name: "),
     ],
