@@ -24,6 +24,7 @@ COLUMNS = (
     Column("residual_max", "Worst residual", ".1e", rank=8),
     Column("nfe", "nfe", ".1f", rank=9),
     Column("diverged", "Diverged", "d", rank=7),
+    Column("parameters", "Trained parameters", ",d"),
     Column("pictures", "Test pictures", "d"),
     Column("seed_count", "Seeds", "d"),
     Column("tuned", "Tuned parameter"),
@@ -115,6 +116,7 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
         "residual_median": residuals.median(),
         "residual_max": residuals.max(),
         "nfe": stats.over_seeds(test, "nfe")[0],
+        "parameters": _parameters(data, first["cell_id"]),
         "tol": first["tol"],
         "unconverged": int((residuals > first["tol"]).sum()) if first["tol"] is not None else math.nan,
     }
@@ -122,6 +124,13 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
 
 def _difference(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.mean, f"{name}_error": found.error}
+
+
+def _parameters(data: GridData, cell_id: str) -> float:
+    """How many numbers are trained, from the bytes of their gradient."""
+    probes = data.probes[data.probes["cell_id"] == cell_id]
+    size = 8 if data.configs[cell_id]["precision"] == "float64" else 4
+    return float(probes["gradient_bytes"].iloc[0]) / size if len(probes) else math.nan
 
 
 def _tuned(data: GridData, cell_id: str) -> str:

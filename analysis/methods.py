@@ -1,10 +1,11 @@
 """Which cells are one method: everything that changes a result is the same but the seed; and how a method is called.
 
-A method is named by its model and backprop method (or baseline), then by whatever else differs within the grid,
-so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
+A method is named by its model and backprop method (or baseline), then by whatever else differs among the cells of
+that model, so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,14 +71,19 @@ def short(name: str) -> str:
 def _row(cell: Cell) -> tuple[str, str]:
     """What its name starts with: only cells that agree in this have to be told apart further."""
     if isinstance(cell, TrainCell):
-        return cell.kind, cell.model.name
+        return cell.kind, cell.model.name if cell.iterates else cell.network.name
     return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
 
 
 def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
     settings = [shown for field in differing if (shown := _setting(field, config, differing))]
+    if isinstance(cell, TrainCell) and not cell.iterates:
+        return Name(short(cell.network.name), " ".join([short(cell.model.name), *settings]))
     if isinstance(cell, TrainCell):
-        return Name(short(cell.model.name), " ".join([short(cell.backprop.name), *settings]))
+        model, backprop = short(cell.model.name), short(cell.backprop.name)
+        # The field's name for a fixed number of steps of the same map: deep unrolling.
+        model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
+        return Name(model, " ".join([backprop, *settings]))
     if isinstance(cell, BaselineCell):
         return Name(short(cell.baseline.name), " ".join(settings))
     return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))

@@ -19,7 +19,7 @@ def resolve(import_path: str) -> Any:
         raise ValueError(f"{import_path}: cannot be imported ({error})") from error
 
 
-def build(spec: Spec, *context: Any) -> Any:
-    """Call the spec's target with `context` and the spec's parameters; nested specs are built first."""
+def build(spec: Spec, *context: Any, **more: Any) -> Any:
+    """Call the spec's target with `context`, the spec's parameters and `more`; nested specs are built first."""
     parameters = {key: build(value) if isinstance(value, Spec) else value for key, value in spec.parameters().items()}
-    return resolve(spec.import_path)(*context, **parameters)
+    return resolve(spec.import_path)(*context, **parameters, **more)

@@ -226,7 +226,7 @@ class UNet(NetworkSpec):
     target = "harness.networks:UNet"
     name: Literal["unet"] = "unet"
     levels: int = Field(2, ge=1, le=5)
-    """How often the picture is halved; image_size must be divisible by 2**levels."""
+    """How often the picture is halved."""
     width: PositiveInt = 32
     """Features of the first level."""
 
@@ -237,6 +237,8 @@ class UNet(NetworkSpec):
 class MapSpec(Spec):
     """The map T(x; d) whose fixed point is the reconstruction."""
 
+    iterated: ClassVar[bool] = True
+    """False where T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
     damping: float = Field(1.0, gt=0, le=1)
     """theta in (1 - theta) x + theta T(x); 1 leaves the map as it is."""
 
@@ -247,7 +249,7 @@ class DeGrad(MapSpec):
     target = "harness.maps:DeGrad"
     name: Literal["de-grad"] = "de-grad"
     step_size: PositiveFloat = 1.5
-    """eta; it does not move the fixed point, so it is not trained."""
+    """eta; it does not move the fixed point, so it is trained only when unrolled."""
     weight: PositiveFloat = 0.25
     """Initial value of the trained weight lambda of the prior."""
 
@@ -273,7 +275,7 @@ class DeAdmm(MapSpec):
     weight: PositiveFloat = 1.0
     """Initial value of the trained weight lambda of the prior."""
     dual_step: PositiveFloat = 1.0
-    """beta; it does not move the fixed point, so it is not trained."""
+    """beta; it does not move the fixed point, so it is trained only when unrolled."""
 
 
 class DeHqs(MapSpec):
@@ -283,6 +285,16 @@ class DeHqs(MapSpec):
     name: Literal["de-hqs"] = "de-hqs"
     penalty: PositiveFloat = 4.0
     """Initial value of the trained alpha of the proximal step."""
+
+
+class FeedForward(MapSpec):
+    """No fixed point: from the measurement and its direct inverse p, the network is trained to tell p's error."""
+
+    target = "harness.maps:FeedForward"
+    iterated = False
+    name: Literal["feed-forward"] = "feed-forward"
+    penalty: PositiveFloat = 20.0
+    """Initial value of the trained alpha of p, the proximal step from A^T d."""
 
 
 # ------------------------------------------------------------------------------------------------- solvers

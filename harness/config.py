@@ -24,6 +24,7 @@ from harness.catalog import (
     Pictures,
     ScheduleSpec,
     SolverSpec,
+    Unrolled,
 )
 from harness.spec import Frozen
 
@@ -211,6 +212,21 @@ class TrainCell(BatchedCell):
             )
         return self
 
+    @model_validator(mode="after")
+    def _feed_forward_takes_one_step(self) -> Self:
+        if not self.iterates and self.backprop != Unrolled(steps=1):
+            raise PydanticCustomError(
+                "choice",
+                "model {model} has no fixed point: it needs backprop unrolled with steps 1, not {backprop}",
+                {"model": self.model.name, "backprop": self.backprop.name},
+            )
+        return self
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the model is a map to iterate; a user's own class is."""
+        return getattr(self.model, "iterated", True)
+
     @property
     def active_pool(self) -> Pool | None:
         """The pool, unless the backprop method has to start at the initial state."""
@@ -228,8 +244,10 @@ class TrainCell(BatchedCell):
         return "_".join([_slug(self.model.name), _slug(self.backprop.name), _slug(self.schedule.name), f"s{self.seed}"])
 
     @property
-    def needs(self) -> PretrainCell:
+    def needs(self) -> PretrainCell | None:
         """The denoiser that the map starts from."""
+        if not self.iterates:
+            return None
         return self.denoiser(self.network, self.physics, self.pretraining)
 
 

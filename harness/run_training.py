@@ -72,7 +72,8 @@ def _task(session: Session, cell: PretrainCell | TrainCell, clock: Clock) -> Tas
     share = slice(session.place.rank * size, (session.place.rank + 1) * size)
     if isinstance(cell, PretrainCell):
         return pretrain_task(cell, train_count, share, session.device)
-    return train_task(cell, denoiser_weights(session.folder, cell.needs), train_count, share, session.device, clock)
+    denoiser = denoiser_weights(session.folder, cell.needs) if cell.needs else None
+    return train_task(cell, denoiser, train_count, share, session.device, clock)
 
 
 def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from harness.backprop import Timed, untimed
 from harness.build import build
 from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
@@ -77,16 +78,18 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
 
 
 def train_task(
-    cell: TrainCell, denoiser: dict[str, Tensor], train_count: int, share: slice, device: torch.device, clock: Clock
+    cell: TrainCell,
+    denoiser: dict[str, Tensor] | None,
+    train_count: int,
+    share: slice,
+    device: torch.device,
+    clock: Clock,
 ) -> Task:
-    """The equilibrium model with the pretrained denoiser plugged in."""
-    physics = build(cell.physics, cell.data.image_size)
-    network = build(cell.network)
-    network.load_state_dict(denoiser)
-    map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
-    pool = cell.active_pool
-    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), clock, continuing)
+    """The model, with the weights of the pretrained denoiser plugged in where it has one."""
+    model = equilibrium(cell, clock).to(device, DTYPES[cell.precision])
+    if denoiser is not None:
+        model.map.network.load_state_dict(denoiser)
+    physics, pool = model.map.physics, cell.active_pool
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
@@ -101,6 +104,19 @@ def train_task(
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
+
+
+def equilibrium(cell: TrainCell, timed: Timed = untimed) -> Equilibrium:
+    """The model of a cell with random weights."""
+    torch.manual_seed(cell.seed)
+    # A feed-forward network sees two pictures, the measurement and its direct inverse.
+    network = build(cell.network) if cell.iterates else build(cell.network, inputs=6)
+    map = build(cell.model, build(cell.physics, cell.data.image_size), network)
+    if not cell.backprop.finds_fixed_point:
+        map.requires_grad_()  # Of a fixed number of steps also their size matters.
+    pool = cell.active_pool
+    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
+    return Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing)
 
 
 def _optimisation(model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int) -> dict[str, Any]:

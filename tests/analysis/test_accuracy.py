@@ -68,7 +68,7 @@ def test_diverged_and_unconverged_pictures_are_counted_over_seeds(runs: Runs) ->
 
 def test_unrolled_has_no_tolerance_to_miss(runs: Runs) -> None:
     found = frame(runs, "model=de-hqs", "backprop=unrolled")
-    assert math.isnan(found.loc["de-hqs unrolled", "unconverged"])
+    assert math.isnan(found.loc["du-hqs unrolled", "unconverged"])
 
 
 def test_tuned_baseline_shows_its_parameter_and_whether_the_search_is_interior(runs: Runs) -> None:

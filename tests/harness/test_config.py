@@ -26,6 +26,10 @@ from tests.conftest import tiny_cell
         ),
         ({"model": "de-prox", "backprop": {"name": "implicit", "solver": "andersn"}}, "backprop.solver: 'andersn'"),
         ({"model": "de-prox", "backprop": "shine"}, "backprop shine needs solver broyden, not anderson"),
+        (
+            {"model": "feed-forward"},
+            "model feed-forward has no fixed point: it needs backprop unrolled with steps 1, not jfb",
+        ),
         ({}, "model: a value is required"),
     ],
 )

@@ -96,12 +96,15 @@ def test_physics_has_an_adjoint_and_a_proximal_step(spec: PhysicsSpec) -> None:
 def test_a_network_takes_pictures_to_pictures(spec: NetworkSpec) -> None:
     network: nn.Module = build(spec)
     assert network(PICTURES).shape == PICTURES.shape
+    assert network(PICTURES[..., :13, :11]).shape == (2, 3, 13, 11)
+    assert build(spec, inputs=6)(torch.cat([PICTURES, PICTURES], dim=1)).shape == PICTURES.shape
 
 
 @every(MapSpec)
 def test_a_map_keeps_the_shape_of_its_state_and_outputs_a_picture(spec: MapSpec) -> None:
     physics = build(PhysicsSpec.choices()["gaussian-blur"](), SIZE).float()
-    map = build(spec, physics, build(NetworkSpec.choices()["dncnn"](depth=3, width=4)))
+    inputs = 3 if spec.iterated else 6
+    map = build(spec, physics, build(NetworkSpec.choices()["dncnn"](depth=3, width=4), inputs=inputs))
     start: Tensor = map.initial(PICTURES)
     state = map(start, PICTURES)
     assert state.shape == start.shape
