@@ -19,6 +19,10 @@ CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
 """Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
 
 
+TRAINING_ONLY = ("data.train_images", "data.crop")
+"""What pictures a model is trained on does not change those that it is scored on."""
+
+
 @dataclass(frozen=True)
 class Name:
     """How a method is shown."""
@@ -49,7 +53,7 @@ def key(config: Config, without: Collection[str] = ("seed",)) -> str:
 
 def protocol(config: Config) -> str:
     """Equal for two cells whose scores may be compared: the same pictures seen through the same physics."""
-    kept = {field: value for field, value in config.items() if field.startswith(("data.", "physics."))}
+    kept = {f: value for f, value in config.items() if f.startswith(("data.", "physics.")) and f not in TRAINING_ONLY}
     return json.dumps(kept, sort_keys=True)
 
 

@@ -35,6 +35,18 @@ class DataSpec(Spec):
     """Use only the first so many training images, before the validation split; null uses all."""
     validation_images: PositiveInt | None = None
     """Size of the validation split; null takes the source's own default."""
+    crop: int | None = Field(None, ge=8)
+    """Train on random square crops of so many pixels; null trains on whole images. Held-out images stay whole."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop is not None and self.crop > self.image_size:
+            raise PydanticCustomError(
+                "choice",
+                "crop {crop} is larger than image_size {size}",
+                {"crop": self.crop, "size": self.image_size},
+            )
+        return self
 
     def files(self) -> list[Path]:
         """The image files of the source in name order, or none where it has no files.

@@ -57,3 +57,4 @@ def test_protocol_is_pictures_and_physics_but_not_where_they_lie() -> None:
 
     assert of(root="here") == of(root="there")
     assert of(root="here") != of(root="here", image_size=64)
+    assert of(root="here") == of(root="here", train_images=200, crop=32), "scored on the same pictures"

@@ -26,6 +26,7 @@ from tests.conftest import tiny_cell
         ),
         ({"model": "de-prox", "backprop": {"name": "implicit", "solver": "andersn"}}, "backprop.solver: 'andersn'"),
         ({"model": "de-prox", "backprop": "shine"}, "backprop shine needs solver broyden, not anderson"),
+        ({"model": "de-prox", "data": {"image_size": 32, "crop": 33}}, "data: crop 33 is larger than image_size 32"),
         (
             {"model": "feed-forward"},
             "model feed-forward has no fixed point: it needs backprop unrolled with steps 1, not jfb",

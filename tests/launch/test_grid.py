@@ -73,6 +73,41 @@ def test_excluded_combinations_are_left_out() -> None:
     ]  # fmt: skip
 
 
+BLOCKS = [
+    {"grid": AXES},
+    {"base": {"backprop": "unrolled", "optimizer.lr": 0.01, "steps": 7}, "grid": {"model": ["de-grad"]}},
+]
+
+
+def test_blocks_add_fields_and_axes_of_their_own_to_the_grids() -> None:
+    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    found = {(c.model.name, c.backprop.name, c.seed, c.steps, c.optimizer.lr) for c in trained(declared)}
+    shared = {(m, b, s, 5, 0.1) for m in AXES["model"] for b in AXES["backprop"] for s in (0, 1)}
+    assert found == shared | {("de-grad", "unrolled", s, 7, 0.01) for s in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("steps=2", {"steps": {2}}),
+        ("optimizer.lr=0.5", {"lr": {0.5}}),
+        ("optimizer={name: sgd, lr: 0.25}", {"lr": {0.25}}),
+        ("seed=3", {"seed": {3}}),
+        ("seed=3,4", {"seed": {3, 4}}),
+        ("backprop=jfb", {"backprop": {"jfb", "unrolled"}}),
+        ("model=de-hqs", {"model": {"de-hqs"}}),
+    ],
+)
+def test_an_override_reaches_the_blocks(text: str, expected: dict[str, set[object]]) -> None:
+    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    cells = trained(with_overrides(declared, text))
+    found = {
+        "model": {c.model.name for c in cells}, "backprop": {c.backprop.name for c in cells},
+        "seed": {c.seed for c in cells}, "steps": {c.steps for c in cells}, "lr": {c.optimizer.lr for c in cells},
+    }  # fmt: skip
+    assert {field: found[field] for field in expected} == expected
+
+
 def test_the_same_cell_is_planned_once() -> None:
     assert len(trained(grid(grid={**AXES, "seed": [0, 0]}))) == 4
 
@@ -82,11 +117,13 @@ def test_the_same_cell_is_planned_once() -> None:
     [
         ({"grid": {}}, "grid: no cells"),
         ({"grid": {"model": []}}, "grid.model: an axis needs at least one value"),
+        ({"blocks": [{"grid": {"model": []}}]}, "grid.model: an axis needs at least one value"),
+        ({"blocks": [{"basis": {}}]}, "blocks.0: no field 'basis'; allowed: base, grid"),
         ({"grid": {"model": ["de-foo"]}}, "model: 'de-foo' is not one of"),
         ({"grid": AXES, "base": {"solver": {"tolerance": 1}}}, "solver: no field 'tolerance'; allowed: name, tol"),
         ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
         ({"grid": {}, "baselines": ["pnp-admm"]}, "baselines: pnp-admm plugs in a pretrained denoiser; the grid tra"),
-        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude"),
+        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude, blocks"),
         ({"name": "../evil"}, "name: "),
     ],
 )
