@@ -1,11 +1,14 @@
 """Grid files and overrides to cells."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.catalog import BaselineSpec
 from harness.config import BaselineCell, ConfigError, TrainCell
+from harness.tasks import equilibrium
 from launch.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
@@ -23,9 +26,55 @@ def trained(declared: Grid) -> list[TrainCell]:
     return [cell for cell in plan(declared) if isinstance(cell, TrainCell)]
 
 
+def shipped(name: str) -> Grid:
+    """A shipped grid on pictures that are always here."""
+    return with_overrides(read_grid(name), "data={name: pictures, image_size: 64}")
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_grid_plans(name: str) -> None:
-    assert len({cell.cell_id for cell in plan(read_grid(name))}) == len(plan(read_grid(name)))
+    assert len({cell.cell_id for cell in plan(shipped(name))}) == len(plan(shipped(name)))
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_the_papers_grids_ask_where_celeba_lies(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: a value is required"):
+        plan(read_grid(name))
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("paper", 3), ("paper-cpu", 2)])
+def test_the_papers_grids_have_every_row(name: str, seeds: int) -> None:
+    declared = shipped(name)
+    cells = plan(declared)
+    rows = Counter((c.model.name, c.backprop.name, c.schedule.name) for c in trained(declared) if c.iterates)
+    for model in ("de-grad", "de-prox", "de-admm", "de-hqs"):
+        for backprop in ("jfb", "implicit", "neumann", "unrolled"):
+            for schedule in ("fixed", "step", "cosine"):
+                assert rows[model, backprop, schedule] >= seeds, (model, backprop, schedule)
+    direct = Counter(c.network.name for c in trained(declared) if not c.iterates)
+    assert direct == {"dncnn": seeds, "unet": seeds}
+    assert {c.baseline.name for c in cells if isinstance(c, BaselineCell)} == set(BaselineSpec.choices())
+    assert {c.physics.name for c in trained(declared)} == {"paper"}
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_the_papers_200_images_have_its_hyperparameters_and_ours_beside_them(name: str) -> None:
+    few = [cell for cell in trained(with_overrides(read_grid(name), "data.name=pictures", "seed=0")) if
+           cell.data.train_images == 200]  # fmt: skip
+    theirs, ours = few
+    assert (theirs.model.parameters()["step_size"], theirs.optimizer.lr, theirs.schedule.name) == (1e-3, 1e-3, "fixed")
+    assert (theirs.global_batch_size, theirs.physics.parameters()["kernel_size"]) == (16, 5)
+    assert {cell.backprop.name for cell in few} == {"jfb"}
+    assert ours.model.parameters()["step_size"] != 1e-3
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_feed_forward_networks_have_as_many_parameters_as_the_equilibrium_models(name: str) -> None:
+    cells = trained(shipped(name))
+    count = {c.model.name + c.network.name: sum(p.numel() for p in equilibrium(c).parameters()) for c in cells}
+    (baseline,) = {value for key, value in count.items() if key == "de-hqsdncnn"}
+    for key in ("feed-forwarddncnn", "feed-forwardunet"):
+        assert abs(count[key] / baseline - 1) < 0.05
 
 
 def test_the_demo_is_every_map_by_two_methods_and_five_baselines() -> None:
