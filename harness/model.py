@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from harness.backprop import Backprop, Timed, untimed
+from harness.backprop import Backprop, Jfb, Timed, untimed
 from harness.contraction import mean_square_jacobian, normal_probes
 from harness.maps import Map
 from harness.solvers import Solution, Solver
@@ -52,13 +52,13 @@ class Equilibrium(nn.Module):
         start: Tensor | None = None,
         draws: Tensor | None = None,
         adjoint_start: Tensor | None = None,
+        warming_up: bool = False,
     ) -> Output:
         """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve.
 
-        `adjoint_start` is what that one's adjoint solve found, for a method that goes on from it.
-
-        `draws`, (batch,), are the uniform numbers that a random backprop method and the Jacobian penalty use; without
-        them, outside training, there is no penalty.
+        `adjoint_start` is what that one's adjoint solve found, for a method that goes on from it. `draws`, (batch,),
+        are the uniform numbers that a random backprop method and the Jacobian penalty use; without them, outside
+        training, there is no penalty. While `warming_up` the gradient is JFB's.
         """
         solver = self.solver if start is None else self.continuing_solver
         start = self.map.initial(d).detach() if start is None else start
@@ -66,7 +66,8 @@ class Equilibrium(nn.Module):
         def f(state: Tensor) -> Tensor:
             return self.map(state, d)
 
-        found = self.backprop(f, start, solver, self.timed, draws)
+        backprop = Jfb() if warming_up else self.backprop
+        found = backprop(f, start, solver, self.timed, draws)
         found.adjoint_start = adjoint_start
         output = Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)
         if self.jacobian_penalty and draws is not None:

@@ -31,14 +31,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self,
-        d: Tensor,
-        start: Tensor | None = None,
-        draws: Tensor | None = None,
-        adjoint_start: Tensor | None = None,
-    ) -> Output:
-        """Denoise (batch, 3, height, width)."""
+    def forward(self, d: Tensor, *training: object) -> Output:
+        """Denoise (batch, 3, height, width); what else training tells an equilibrium model is of no use here."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
         zero = torch.zeros(len(d), dtype=d.dtype, device=d.device)
@@ -60,6 +54,8 @@ class Task:
     optimizer: Optimizer
     schedule: LRScheduler
     steps: int
+    warm_up: int
+    """So many steps come first whose gradient is JFB's."""
     gradient_clip: float | None
     evaluate_every: int
 
@@ -80,6 +76,7 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         reconstruct=lambda batch: model(corrupt(batch)),
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
         **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
+        warm_up=0,
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
@@ -111,6 +108,7 @@ def train_task(
         reconstruct=lambda batch: model(observe(batch)),
         order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
         **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
+        warm_up=cell.active_warm_up,
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
