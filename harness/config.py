@@ -27,6 +27,9 @@ from harness.catalog import (
 )
 from harness.spec import Frozen
 
+ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
+"""Precisions that a CPU does not have, or only 90 times slower (NUMERICS section 4)."""
+
 
 class Operations(Frozen):
     """How a cell is run. Nothing here changes a result, so nothing here is part of the cell_id."""
@@ -84,8 +87,9 @@ class BaseCell(Frozen):
     """Seed of the initial weights, the sample order and the training noise."""
     world_size: PositiveInt = 1
     """Number of ranks (processes) that share the global batch."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of weights, states and measurements."""
+    precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
+    """Floating-point type of weights, states and measurements; with tf32 and bfloat16, on GPUs only, they stay float32
+    and the network alone computes in the shorter type."""
     data: DataSpec = Pictures()
     """Where pictures come from."""
     operations: Operations = Operations()

@@ -18,9 +18,8 @@ from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
+from harness.precision import DTYPES, Bfloat16
 from harness.solvers import Solution, Status
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Denoiser(nn.Module):
@@ -116,7 +115,8 @@ def build_network(cell: PretrainCell | TrainCell) -> tuple[nn.Module, Projection
     """The network of a cell, and what keeps it within its Lipschitz bound if it has one."""
     network: nn.Module = build(cell.network)
     bound = cell.network.lipschitz
-    return network, Projection(network, bound, cell.data.image_size) if bound else None
+    projection = Projection(network, bound, cell.data.image_size) if bound else None
+    return Bfloat16(network) if cell.precision == "bfloat16" else network, projection
 
 
 def _optimisation(
