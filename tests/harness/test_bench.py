@@ -85,6 +85,18 @@ def test_batch_pixel_units_and_the_scale_of_the_loss_change_nothing(results: dic
         assert row["difference"] < 1e-5
 
 
+def test_warm_starts_save_evaluations_in_the_same_training(results: dict[str, Any]) -> None:
+    """Whether the pictures are as good only the whole bench can say: this training is too short."""
+    rows = {row["name"]: row for row in results["warm_starts"]}
+    afresh, *warm = rows.values()
+    assert afresh["name"] == "afresh"
+    assert len(warm) == 3
+    before = afresh["psnr"][0] - afresh["gain"][0]
+    for row in warm:
+        assert row["evaluations"][0] < afresh["evaluations"][0]
+        assert row["psnr"][0] - row["gain"][0] == pytest.approx(before), "from the same denoiser"
+
+
 def test_every_claim_says_whether_it_holds(results: dict[str, Any]) -> None:
     assert all(isinstance(claim["holds"], bool) for claim in results["claims"])
 
