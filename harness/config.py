@@ -175,6 +175,10 @@ class TrainCell(BatchedCell):
     """Optimiser and learning rate."""
     jacobian_penalty: PositiveFloat | None = None
     """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
+    compile: bool = False
+    """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
+    of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
+    to 1.5, after a minute or two of compiling."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100

@@ -93,7 +93,9 @@ def train_task(
     map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
     pool = cell.active_pool
     continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), clock, continuing, cell.jacobian_penalty)
+    model = Equilibrium(
+        map, build(cell.solver), build(cell.backprop), clock, continuing, cell.jacobian_penalty, cell.compile
+    )
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)

@@ -72,9 +72,11 @@ def test_solvers_reach_the_tolerance(results: dict[str, Any]) -> None:
 
 def test_implicit_reaches_the_equal_error_on_half_the_bytes(results: dict[str, Any]) -> None:
     rows = ours(results["equal_error"])
-    assert rows["anderson / anderson"]["work"]["error"] <= 1e-4
+    assert max(work["error"] for work in rows["anderson / anderson"]["work"]) <= 1e-4
     twins = [row for row in results["equal_error"] if row["library"] == "torchdeq" and row["name"] in rows]
-    assert all(rows[row["name"]]["work"]["saved_bytes"] <= 0.6 * row["work"]["saved_bytes"] for row in twins)
+    for row in twins:
+        ours_saved, theirs = ([work["saved_bytes"] for work in r["work"]] for r in (rows[row["name"]], row))
+        assert all(a <= 0.6 * b for a, b in zip(ours_saved, theirs, strict=True))
 
 
 def test_batch_pixel_units_and_the_scale_of_the_loss_change_nothing(results: dict[str, Any]) -> None:
