@@ -20,8 +20,8 @@ def resolve(import_path: str) -> Any:
         raise ValueError(f"{import_path}: cannot be imported ({error})") from error
 
 
-def build(spec: Spec, *context: Any) -> Any:
-    """Call the spec's target with `context` and the spec's parameters; nested specs are built first.
+def build(spec: Spec, *context: Any, **more: Any) -> Any:
+    """Call the spec's target with `context`, the spec's parameters and `more`; nested specs are built first.
 
     Raises:
         ValueError: the target cannot be imported or does not take these parameters.
@@ -29,7 +29,7 @@ def build(spec: Spec, *context: Any) -> Any:
     parameters = {key: build(value) if isinstance(value, Spec) else value for key, value in spec.parameters().items()}
     target = resolve(spec.import_path)
     try:
-        inspect.signature(target).bind(*context, **parameters)
+        inspect.signature(target).bind(*context, **parameters, **more)
     except TypeError as error:
         raise ValueError(f"{spec.import_path}: {error}") from None
-    return target(*context, **parameters)
+    return target(*context, **parameters, **more)

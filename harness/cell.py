@@ -49,7 +49,7 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
         surroundings = {**environment.describe(), "device": str(device), "threads": torch.get_num_threads()}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.path.parent.parent / "data")
-        loader = Loader(dataset, value_range, device, DTYPES[cell.precision])
+        loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
         session = Session(folder, place, device, loader, stop, status, record, surroundings)
         session.report()
         state = run_baseline(session, cell) if isinstance(cell, BaselineCell) else run_training(session, cell)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from harness.backprop import Timed, untimed
 from harness.build import build
 from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
@@ -84,18 +85,19 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
 
 
 def train_task(
-    cell: TrainCell, denoiser: dict[str, Tensor], train_count: int, share: slice, device: torch.device, clock: Clock
+    cell: TrainCell,
+    denoiser: dict[str, Tensor] | None,
+    train_count: int,
+    share: slice,
+    device: torch.device,
+    clock: Clock,
 ) -> Task:
-    """The equilibrium model with the pretrained denoiser plugged in."""
-    physics = build(cell.physics, cell.data.image_size)
-    network, projection = build_network(cell)
-    network.load_state_dict(denoiser)
-    map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
-    pool = cell.active_pool
-    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(
-        map, build(cell.solver), build(cell.backprop), clock, continuing, cell.jacobian_penalty, cell.compile
-    )
+    """The model, with the weights of the pretrained denoiser plugged in where it has one."""
+    model, projection = equilibrium(cell, clock)
+    model.to(device, DTYPES[cell.precision])
+    if denoiser is not None:
+        model.map.network.load_state_dict(denoiser)
+    physics, pool = model.map.physics, cell.active_pool
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
@@ -113,12 +115,28 @@ def train_task(
     )
 
 
-def build_network(cell: PretrainCell | TrainCell) -> tuple[nn.Module, Projection | None]:
-    """The network of a cell, and what keeps it within its Lipschitz bound if it has one."""
-    network: nn.Module = build(cell.network)
+def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Module, Projection | None]:
+    """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
+    network: nn.Module = build(cell.network, **more)
     bound = cell.network.lipschitz
     projection = Projection(network, bound, cell.data.image_size) if bound else None
     return Bfloat16(network) if cell.precision == "bfloat16" else network, projection
+
+
+def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, Projection | None]:
+    """The model of a cell with random weights, and what keeps its network within its Lipschitz bound."""
+    torch.manual_seed(cell.seed)
+    # A feed-forward network sees two pictures, the measurement and its direct inverse.
+    network, projection = build_network(cell) if cell.iterates else build_network(cell, inputs=6)
+    map = build(cell.model, build(cell.physics, cell.data.image_size), network)
+    if not cell.backprop.finds_fixed_point:
+        map.requires_grad_()  # Of a fixed number of steps also their size matters.
+    pool = cell.active_pool
+    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
+    model = Equilibrium(
+        map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty, cell.compile
+    )
+    return model, projection
 
 
 def _optimisation(

@@ -70,6 +70,7 @@ def warm_starts(length: Length, cache: Path) -> list[WarmStart]:
         pool=None,
     )
     loader = Loader(load(cell.data, cache), cell.physics.value_range, CPU, DTYPES[cell.precision])
+    assert cell.needs is not None
     denoiser = _pretrained(cell.needs, loader)
     return [
         _trained(name, cell.model_copy(update={"pool": pool}), denoiser, loader, length) for name, pool in WAYS.items()

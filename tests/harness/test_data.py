@@ -47,6 +47,21 @@ def test_noise_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
         assert not torch.equal(alone, other.noise[0])
 
 
+def test_a_crop_is_a_part_of_its_picture_at_a_place_of_its_own_in_each_epoch(tmp_path: Path) -> None:
+    data = load(SPEC, tmp_path)
+    cropped = Loader(data, (0.0, 1.0), torch.device("cpu"), torch.float32, crop=12)
+    alone = cropped.batch([Sample(3, 1)], seed=5)
+    among = cropped.batch([Sample(7, 0), Sample(3, 1)], seed=5)
+    assert torch.equal(alone.images[0], among.images[1])
+    assert torch.equal(alone.noise[0], among.noise[1])
+    assert alone.images.shape == alone.noise.shape == (1, 3, 12, 12)
+    whole = loader(data).batch([Sample(3, 1)], seed=5).images[0]
+    places = [whole[:, t : t + 12, left : left + 12] for t in range(21) for left in range(21)]
+    assert any(torch.equal(alone.images[0], place) for place in places)
+    assert len({cropped.batch([Sample(3, epoch)], seed=5).images.sum().item() for epoch in range(8)}) == 8
+    assert cropped.held_out_batch([3]).images.shape == (1, 3, 32, 32)
+
+
 def test_pictures_fill_the_value_range(tmp_path: Path) -> None:
     data = load(SPEC, tmp_path)
     images = Loader(data, (-1.0, 1.0), torch.device("cpu"), torch.float64).held_out_batch([0, 1]).images
