@@ -28,6 +28,9 @@ from harness.catalog import (
 )
 from harness.spec import Frozen
 
+ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
+"""Precisions that a CPU does not have, or only 90 times slower (NUMERICS section 4)."""
+
 
 class Operations(Frozen):
     """How a cell is run. Nothing here changes a result, so nothing here is part of the cell_id."""
@@ -85,8 +88,9 @@ class BaseCell(Frozen):
     """Seed of the initial weights, the sample order and the training noise."""
     world_size: PositiveInt = 1
     """Number of ranks (processes) that share the global batch."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of weights, states and measurements."""
+    precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
+    """Floating-point type of weights, states and measurements; with tf32 and bfloat16, on GPUs only, they stay float32
+    and the network alone computes in the shorter type."""
     data: DataSpec = Pictures()
     """Where pictures come from."""
     operations: Operations = Operations()
@@ -186,6 +190,10 @@ class TrainCell(BatchedCell):
     """Optimiser and learning rate."""
     jacobian_penalty: PositiveFloat | None = None
     """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
+    compile: bool = False
+    """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
+    of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
+    to 1.5, after a minute or two of compiling."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100

@@ -15,10 +15,10 @@ from harness.evaluate import evaluate
 from harness.folder import State
 from harness.model import Output
 from harness.physics import measure
+from harness.precision import DTYPES
 from harness.record import Search
 from harness.session import EVALUATION_BATCH, Session
 from harness.solvers import Solution, Status
-from harness.tasks import DTYPES
 from harness.trained import denoiser_weights
 
 SEARCH_PICTURES = 32

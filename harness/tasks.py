@@ -19,9 +19,8 @@ from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
+from harness.precision import DTYPES, Bfloat16
 from harness.solvers import Solution, Status
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Denoiser(nn.Module):
@@ -118,7 +117,8 @@ def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Modul
     """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
     network: nn.Module = build(cell.network, **more)
     bound = cell.network.lipschitz
-    return network, Projection(network, bound, cell.data.image_size) if bound else None
+    projection = Projection(network, bound, cell.data.image_size) if bound else None
+    return Bfloat16(network) if cell.precision == "bfloat16" else network, projection
 
 
 def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, Projection | None]:
@@ -131,7 +131,9 @@ def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, P
         map.requires_grad_()  # Of a fixed number of steps also their size matters.
     pool = cell.active_pool
     continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
+    model = Equilibrium(
+        map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty, cell.compile
+    )
     return model, projection
 
 

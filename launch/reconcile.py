@@ -5,7 +5,7 @@ from collections import Counter
 from rich.console import Console, Group
 from rich.table import Table
 
-from harness.config import Cell, ConfigError, PretrainCell, TrainCell
+from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
 from launch.cluster import Profile
 from launch.grid import Grid
 from launch.runs import Runs
@@ -20,6 +20,9 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     """
     if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
         raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
+    short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
+    if short and profile.executor == "local" and not profile.gpus:
+        raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
     runs.write_plan(grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
