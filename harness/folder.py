@@ -5,6 +5,7 @@ status.json           how far it is
 lock                  held by the process that runs it; the kernel lets go when that process dies
 attempts/N/record.jsonl
 checkpoints/          of the training, newest last
+weights/              of the trained model: with cell.json all that restoring pictures elsewhere takes
 reconstructions/      a few test pictures, PNG
 """
 
@@ -70,6 +71,11 @@ class CellFolder:
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""
         return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights of a finished training lie."""
+        return self.path / "weights"
 
     @property
     def reconstructions(self) -> Path:
