@@ -5,7 +5,7 @@ frozen `Spec`; `harness.build` imports its `target` inside the job and calls it 
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -220,6 +220,13 @@ class NetworkSpec(Spec):
 
     default_name = "dncnn"
 
+    lipschitz: PositiveFloat | None = None
+    """Largest operator norm of each convolution, so that DnCNN's |N| is at most .05 lipschitz^depth; null: no limit."""
+
+    def parameters(self) -> dict[str, Any]:
+        """All but `lipschitz`: `harness.lipschitz` sees to it from outside, whatever the network."""
+        return {key: value for key, value in super().parameters().items() if key != "lipschitz"}
+
 
 class DnCNN(NetworkSpec):
     """Plain convolutions and ReLU (Zhang et al. 2017, without BatchNorm)."""
@@ -388,6 +395,8 @@ class BackpropSpec(Spec):
     """False where the method is a fixed number of steps from the initial state."""
     forward_solvers: ClassVar[frozenset[str]] = frozenset()
     """Names of the forward solvers it goes with; empty where it goes with all."""
+    solves_adjoint: ClassVar[bool] = False
+    """True where it solves the adjoint equation, and an earlier solution is a good start."""
 
 
 class Jfb(BackpropSpec):
@@ -401,6 +410,7 @@ class Implicit(BackpropSpec):
     """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
 
     target = "harness.backprop:Implicit"
+    solves_adjoint = True
     name: Literal["implicit"] = "implicit"
     solver: AdjointSolverSpec = Anderson(tol=1e-3, max_steps=25)
     """Solver of the adjoint equation; its tolerance is relative."""

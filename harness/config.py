@@ -52,7 +52,11 @@ class Pretraining(Frozen):
 
 
 class Pool(Frozen):
-    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones."""
+    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones.
+
+    Its memory is `size` states, twice that with their adjoint solutions: at 3 x 128 x 128 in float32 each is 192 KiB,
+    for DE-ADMM twice as large.
+    """
 
     size: PositiveInt = 32
     """Samples whose state is kept, over all ranks; a multiple of global_batch_size."""
@@ -60,6 +64,8 @@ class Pool(Frozen):
     """Most evaluations of T when a known batch is visited again; a new one is solved in full."""
     refresh_every: PositiveInt = 12
     """Visits of one batch before new samples take its place."""
+    adjoint: bool = True
+    """Keep the adjoint solution with each state: `implicit` goes on from it, but for `gmres` and `cg-normal`."""
 
 
 class Fidelity(Frozen):
@@ -178,6 +184,8 @@ class TrainCell(BatchedCell):
     """Solver of the forward fixed point."""
     optimizer: OptimizerSpec = Adam()
     """Optimiser and learning rate."""
+    jacobian_penalty: PositiveFloat | None = None
+    """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100
@@ -224,8 +232,8 @@ class TrainCell(BatchedCell):
 
     @property
     def iterates(self) -> bool:
-        """Whether the model is a map to iterate; a user's own class is."""
-        return getattr(self.model, "iterated", True)
+        """Whether the model is a map to iterate."""
+        return self.model.iterated
 
     @property
     def active_pool(self) -> Pool | None:

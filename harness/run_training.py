@@ -96,6 +96,7 @@ def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step,
                 time=time.time(),
                 step=local.step,
                 loss=_mean(ranks["loss"]),
+                penalty=_mean(ranks["penalty"]),
                 learning_rate=local.learning_rate,
                 gradient_norm=local.gradient_norm,
                 nfe=_mean(ranks["nfe"]),
@@ -120,6 +121,7 @@ def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
     names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
     numbers = {
         "loss": local.loss,
+        "penalty": local.penalty,
         "nfe": float(forward.nfe.double().mean()),
         "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
         "residual": float(forward.residual.max()),
@@ -160,7 +162,8 @@ def _probe(session: Session, task: Task, model: DistributedDataParallel, batch: 
     d, draws = task.measure(batch), task.order.draws(0).to(session.device)
 
     def loss() -> Tensor:
-        return torch.nn.functional.mse_loss(model(d, None, draws).image, batch.images)
+        output = model(d, None, draws)
+        return torch.nn.functional.mse_loss(output.image, batch.images) + output.penalty
 
     cost = probe(model, loss, session.device)
     names = [field.name for field in fields(Cost)]

@@ -15,6 +15,7 @@ from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
+from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
@@ -30,7 +31,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        d: Tensor,
+        start: Tensor | None = None,
+        draws: Tensor | None = None,
+        adjoint_start: Tensor | None = None,
+    ) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
@@ -59,8 +66,8 @@ class Task:
 
 def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
     """The denoiser, from random weights; the scale of its noise follows the pixel range."""
-    torch.manual_seed(cell.seed)
-    model = Denoiser(build(cell.network)).to(device, DTYPES[cell.precision])
+    network, projection = build_network(cell)
+    model = Denoiser(network).to(device, DTYPES[cell.precision])
     noise_std = cell.pretraining.noise_std * (cell.value_range[1] - cell.value_range[0])
 
     def corrupt(batch: Batch) -> Tensor:
@@ -71,7 +78,7 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         measure=corrupt,
         reconstruct=lambda batch: model(corrupt(batch)),
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
-        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps),
+        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
@@ -86,39 +93,52 @@ def train_task(
     clock: Clock,
 ) -> Task:
     """The model, with the weights of the pretrained denoiser plugged in where it has one."""
-    model = equilibrium(cell, clock).to(device, DTYPES[cell.precision])
+    network, projection = build_network(cell)
     if denoiser is not None:
-        model.map.network.load_state_dict(denoiser)
+        network.load_state_dict(denoiser)
+    model = equilibrium(cell, network, clock).to(device, DTYPES[cell.precision])
     physics, pool = model.map.physics, cell.active_pool
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
 
+    keep_adjoint = pool is not None and pool.adjoint and cell.backprop.solves_adjoint
     order = (cell.seed, train_count, cell.global_batch_size, share)
     return Task(
         model=model,
         measure=observe,
         reconstruct=lambda batch: model(observe(batch)),
-        order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
-        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps),
+        order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
+        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
 
 
-def equilibrium(cell: TrainCell, timed: Timed = untimed) -> Equilibrium:
-    """The model of a cell with random weights."""
-    torch.manual_seed(cell.seed)
-    # A feed-forward network sees two pictures, the measurement and its direct inverse.
-    network = build(cell.network) if cell.iterates else build(cell.network, inputs=6)
+def equilibrium(cell: TrainCell, network: nn.Module, timed: Timed = untimed) -> Equilibrium:
+    """The model of a cell around its network."""
     map = build(cell.model, build(cell.physics, cell.data.image_size), network)
     if not cell.backprop.finds_fixed_point:
         map.requires_grad_()  # Of a fixed number of steps also their size matters.
     pool = cell.active_pool
     continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    return Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing)
+    return Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
 
 
-def _optimisation(model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int) -> dict[str, Any]:
+def build_network(cell: PretrainCell | TrainCell) -> tuple[nn.Module, Projection | None]:
+    """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
+    torch.manual_seed(cell.seed)
+    is_feed_forward = isinstance(cell, TrainCell) and not cell.iterates
+    # Trained directly, it sees two pictures: the measurement and its direct inverse.
+    network: nn.Module = build(cell.network, inputs=6) if is_feed_forward else build(cell.network)
+    bound = cell.network.lipschitz
+    return network, Projection(network, bound, cell.data.image_size) if bound else None
+
+
+def _optimisation(
+    model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int, projection: Projection | None
+) -> dict[str, Any]:
     built: Optimizer = build(optimizer, model.parameters())
+    if projection:
+        built.register_step_post_hook(lambda *_: projection())
     return {"optimizer": built, "schedule": build(schedule, built, steps), "steps": steps}

@@ -13,6 +13,8 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from harness.config import BaseCell, BaselineCell, Cell, ConfigError, PretrainCell, TrainCell, explain, parse_cell
-from harness.spec import Frozen
+from harness.spec import Frozen, imported_specs
 
 SHIPPED = resources.files("launch.grids")
 
@@ -152,6 +154,7 @@ def plan(grid: Grid) -> list[Cell]:
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
     check_data(cells)
+    check_imports(cells)
     return cells
 
 
@@ -166,6 +169,28 @@ def check_data(cells: Iterable[BaseCell]) -> None:
             data.files()
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+
+def check_imports(cells: Iterable[BaseCell]) -> None:
+    """Look for the module of every user's own class.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for field, spec in {named for cell in cells for named in imported_specs(cell)}:
+        if not _module_exists(spec.module):
+            raise ConfigError(f"{field}: {spec.name!r} names no module on the Python path ({spec.module} not found)")
+
+
+def _module_exists(name: str) -> bool:
+    """Without importing anything: a package of models imports torch, which planning does without."""
+    head, *rest = name.split(".")
+    found = find_spec(head)
+    for part in rest:
+        if found is None or found.submodule_search_locations is None:
+            return False
+        found = PathFinder.find_spec(f"{found.name}.{part}", found.submodule_search_locations)
+    return found is not None
 
 
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:

@@ -116,6 +116,35 @@ def test_a_pool_starts_afresh_after_a_state_that_is_not_finite() -> None:
     assert order.start(2) is None
 
 
+def test_a_pool_keeps_adjoint_solutions_beside_the_states() -> None:
+    order = PoolOrder(0, 50, batch_size=2, share=slice(0, 2), size=4, refresh_every=5, keep_adjoint=True)
+    states, adjoint = torch.rand(2, 2, 3, 4, 4)
+    assert order.adjoint_start(0) is None
+    for step in (0, 1):
+        order.keep(step, states, adjoint)
+    for found, expected in ((order.start(2), states), (order.adjoint_start(2), adjoint)):
+        assert found is not None
+        assert torch.equal(found, expected)
+    resumed = PoolOrder(0, 50, batch_size=2, share=slice(1, 2), size=4, refresh_every=5, keep_adjoint=True)
+    resumed.load(order.states())
+    mine = resumed.adjoint_start(3)
+    assert mine is not None
+    assert torch.equal(mine, adjoint[1:])
+    order.keep(2, states, adjoint / torch.tensor([0.0, 1.0])[:, None, None, None])
+    assert order.start(4) is not None, "the state is as good as before"
+    assert order.adjoint_start(4) is None
+    refreshed = next(step for step in range(3, 40, 2) if order.samples(step) != order.samples(1))
+    order.keep(refreshed - 2, states, adjoint)
+    assert order.adjoint_start(refreshed) is None, "what belongs to other samples is no start"
+
+
+def test_a_pool_without_adjoint_solutions_does_not_keep_them() -> None:
+    order = PoolOrder(0, 50, batch_size=2, share=slice(0, 2), size=2, refresh_every=5)
+    order.keep(0, torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4))
+    assert order.adjoint_start(1) is None
+    assert {len(rows) for rows in order.states().values()} == {1}
+
+
 def make_folder(folder: Path, count: int) -> None:
     folder.mkdir()
     for index in range(count):
