@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def best_cells(data: GridData) -> pd.DataFrame:
-    """Of each model and backprop method, or baseline, and protocol the finished cell that is best on validation."""
+    """Of each protocol, and of each model by each method and each baseline, the cell best on validation pictures."""
     scored = data.finished[data.finished["kind"] != "pretrain"].copy()
     means = [
         frames[-1]["psnr"].mean() if (frames := _validation(data, c)) else float("-inf") for c in scored["cell_id"]
@@ -34,7 +34,9 @@ def best_cells(data: GridData) -> pd.DataFrame:
     # A feed-forward network has no map: its label starts with what it is.
     scored["name"] = [row["label"] if row["model"] == "feed-forward" else row["model"] or row["baseline"]
                       for row in scored.to_dict("records")]  # fmt: skip
-    groups = scored.groupby(["protocol", "name", "backprop"], sort=False, dropna=False)
+    # Few training pictures are an experiment of their own.
+    keys = ["protocol", "name", "backprop", "data.train_images"]
+    groups = scored.groupby(keys, sort=False, dropna=False)
     return scored.loc[[rows["validation_psnr"].astype(float).idxmax() for _, rows in groups]]
 
 

@@ -24,6 +24,7 @@ from analysis.final import final_frame, final_table
 from analysis.findings import Finding, findings
 from analysis.latex import to_latex
 from analysis.load import GridData, load
+from analysis.paper import paper_figures
 from analysis.pictures import comparisons
 from analysis.tables import Table
 from harness.config import ConfigError
@@ -84,7 +85,7 @@ def build(data: GridData) -> Report:
         contraction_table(data, contraction),
         gradient_table(data, gradients),
         grid_figures(data, accuracy, cost, gradients),
-        comparisons(data),
+        [*paper_figures(data), *comparisons(data)],
     )
 
 
