@@ -60,8 +60,9 @@ def _convolutions(network: nn.Module, image_size: int) -> dict[nn.Conv2d, torch.
         for module in network.modules()
         if isinstance(module, nn.Conv2d)
     ]
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
-        network(torch.zeros(1, 3, image_size, image_size))
+        network(torch.zeros(1, first.in_channels, image_size, image_size))
     for handle in handles:
         handle.remove()
     return found

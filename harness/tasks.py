@@ -66,6 +66,7 @@ class Task:
 
 def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
     """The denoiser, from random weights; the scale of its noise follows the pixel range."""
+    torch.manual_seed(cell.seed)
     network, projection = build_network(cell)
     model = Denoiser(network).to(device, DTYPES[cell.precision])
     noise_std = cell.pretraining.noise_std * (cell.value_range[1] - cell.value_range[0])
@@ -93,10 +94,10 @@ def train_task(
     clock: Clock,
 ) -> Task:
     """The model, with the weights of the pretrained denoiser plugged in where it has one."""
-    network, projection = build_network(cell)
+    model, projection = equilibrium(cell, clock)
+    model.to(device, DTYPES[cell.precision])
     if denoiser is not None:
-        network.load_state_dict(denoiser)
-    model = equilibrium(cell, network, clock).to(device, DTYPES[cell.precision])
+        model.map.network.load_state_dict(denoiser)
     physics, pool = model.map.physics, cell.active_pool
 
     def observe(batch: Batch) -> Tensor:
@@ -115,24 +116,25 @@ def train_task(
     )
 
 
-def equilibrium(cell: TrainCell, network: nn.Module, timed: Timed = untimed) -> Equilibrium:
-    """The model of a cell around its network."""
+def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Module, Projection | None]:
+    """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
+    network: nn.Module = build(cell.network, **more)
+    bound = cell.network.lipschitz
+    return network, Projection(network, bound, cell.data.image_size) if bound else None
+
+
+def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, Projection | None]:
+    """The model of a cell with random weights, and what keeps its network within its Lipschitz bound."""
+    torch.manual_seed(cell.seed)
+    # A feed-forward network sees two pictures, the measurement and its direct inverse.
+    network, projection = build_network(cell) if cell.iterates else build_network(cell, inputs=6)
     map = build(cell.model, build(cell.physics, cell.data.image_size), network)
     if not cell.backprop.finds_fixed_point:
         map.requires_grad_()  # Of a fixed number of steps also their size matters.
     pool = cell.active_pool
     continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    return Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
-
-
-def build_network(cell: PretrainCell | TrainCell) -> tuple[nn.Module, Projection | None]:
-    """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
-    torch.manual_seed(cell.seed)
-    is_feed_forward = isinstance(cell, TrainCell) and not cell.iterates
-    # Trained directly, it sees two pictures: the measurement and its direct inverse.
-    network: nn.Module = build(cell.network, inputs=6) if is_feed_forward else build(cell.network)
-    bound = cell.network.lipschitz
-    return network, Projection(network, bound, cell.data.image_size) if bound else None
+    model = Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
+    return model, projection
 
 
 def _optimisation(

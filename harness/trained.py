@@ -9,7 +9,7 @@ from harness import checkpoint
 from harness.config import ConfigError, PretrainCell, TrainCell
 from harness.folder import CellFolder
 from harness.model import Equilibrium
-from harness.tasks import DTYPES, build_network, equilibrium
+from harness.tasks import DTYPES, equilibrium
 
 
 def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
     if loaded is None:
         raise ConfigError(f"cell: {path} has no trained weights that are whole")
     try:
-        model = equilibrium(cell, build_network(cell)[0]).to(DTYPES[cell.precision])
+        model = equilibrium(cell)[0].to(DTYPES[cell.precision])
         model.load_state_dict(loaded[1]["model"])
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"cell: {path} cannot be built ({str(error).splitlines()[0]})") from None

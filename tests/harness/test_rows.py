@@ -11,7 +11,7 @@ from harness.distributed import Place
 from harness.folder import CellFolder
 from harness.model import Equilibrium
 from harness.record import Evaluation
-from harness.tasks import build_network, equilibrium
+from harness.tasks import equilibrium
 from launch.runs import Runs
 from tests.conftest import tiny_cell
 from tests.problems import MAPS
@@ -29,7 +29,7 @@ def cell(**fields: object) -> TrainCell:
 
 def model(made: TrainCell) -> Equilibrium:
     """With weights that are not zero, and small enough that nothing blows up."""
-    built = equilibrium(made, build_network(made)[0]).double()
+    built = equilibrium(made)[0].double()
     for parameter in built.map.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
     return built

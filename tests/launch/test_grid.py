@@ -8,7 +8,7 @@ import pytest
 
 from harness.catalog import BaselineSpec
 from harness.config import BaselineCell, ConfigError, TrainCell
-from harness.tasks import build_network
+from harness.tasks import equilibrium
 from launch.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
@@ -72,7 +72,7 @@ def test_the_papers_200_images_have_its_hyperparameters_and_ours_beside_them(nam
 @pytest.mark.parametrize("name", ["paper", "paper-cpu"])
 def test_feed_forward_networks_have_as_many_parameters_as_the_equilibrium_models(name: str) -> None:
     cells = trained(shipped(name))
-    count = {c.model.name + c.network.name: sum(p.numel() for p in build_network(c)[0].parameters()) for c in cells}
+    count = {c.model.name + c.network.name: sum(p.numel() for p in equilibrium(c)[0].parameters()) for c in cells}
     (baseline,) = {value for key, value in count.items() if key == "de-hqsdncnn"}
     for key in ("feed-forwarddncnn", "feed-forwardunet"):
         assert abs(count[key] / baseline - 1) < 0.05
