@@ -245,8 +245,8 @@ class TrainCell(BatchedCell):
 
     @property
     def iterates(self) -> bool:
-        """Whether the model is a map to iterate; a user's own class is."""
-        return getattr(self.model, "iterated", True)
+        """Whether the model is a map to iterate."""
+        return self.model.iterated
 
     @property
     def active_pool(self) -> Pool | None:

@@ -261,10 +261,8 @@ class Loader:
         return pixels[top : top + self.crop, left : left + self.crop]
 
     def _batch(self, chosen: Pixels, samples: list[Sample], seed: int) -> Batch:
-        low, high = self.value_range
         indices = [sample.index for sample in samples]
-        pixels = torch.from_numpy(chosen).to(self.device)
-        images = pixels.permute(0, 3, 1, 2).to(self.dtype).contiguous() * ((high - low) / 255) + low
+        images = from_pixels(torch.from_numpy(chosen).to(self.device), self.value_range, self.dtype)
         noise = [self._noise(images[0].shape, seed, sample.epoch, sample.index) for sample in samples]
         return Batch(indices, images, torch.stack(noise).to(self.dtype))
 
@@ -273,6 +271,19 @@ class Loader:
         state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(self.device).manual_seed(int(state) >> 1)
         return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
+
+
+def from_pixels(pixels: Tensor, value_range: tuple[float, float], dtype: torch.dtype) -> Tensor:
+    """(batch, height, width, 3) uint8 to (batch, 3, height, width) in the pixel range."""
+    low, high = value_range
+    return pixels.permute(0, 3, 1, 2).to(dtype).contiguous() * ((high - low) / 255) + low
+
+
+def to_pixels(picture: Tensor, value_range: tuple[float, float]) -> Pixels:
+    """(3, height, width) in the pixel range to (height, width, 3) uint8, clamped."""
+    low, high = value_range
+    levels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
+    return np.asarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
 @lru_cache(maxsize=2)

@@ -66,7 +66,6 @@ class Equilibrium(nn.Module):
         """
         solver = self.solver if start is None else self.continuing_solver
         start = self.map.initial(d).detach() if start is None else start
-
         backprop = Jfb() if warming_up else self.backprop
         found = backprop(lambda state: self._T(state, d), start, solver, self.timed, draws)
         found.adjoint_start = adjoint_start
