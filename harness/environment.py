@@ -8,19 +8,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+SLURM = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_JOB_GPUS")
 PACKAGES = ("torch", "numpy", "scikit-image", "submitit", "mlflow")
 
 
 def describe() -> dict[str, Any]:
     """Git commit and dirty flag, package versions, host, and what the scheduler says about this job."""
-    slurm = {key.lower(): os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
+    slurm = {key.lower(): os.environ[key] for key in SLURM if key in os.environ}
     return {
         **git_state(),
         **slurm,
-        "host": socket.gethostname(),
+        "job": job(),
+        "host": host(),
         "python": platform.python_version(),
         **{f"version_{name}": _version(name) for name in PACKAGES},
     }
+
+
+def host() -> str:
+    """Name of this node."""
+    return socket.gethostname()
+
+
+def job() -> str:
+    """The scheduler's name of this job: its number, of an array with the index; empty without a scheduler."""
+    get = os.environ.get
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
+    return get("SLURM_JOB_ID", "")
+
+
+def restart() -> int:
+    """How often the scheduler has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def git_state() -> dict[str, Any]:

@@ -6,18 +6,25 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from harness.config import Cell, ConfigError, PretrainCell, TrainCell
-from launch.cluster import Profile
+from launch.cluster import Profile, Slurm
 from launch.grid import Grid
 from launch.runs import Runs
 from launch.status import read_rows, table
 
 
 def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
-    """Plan, run and wait; the exit code: 0 where every cell is finished, else 1.
+    """Plan and run; the exit code: 0 where every cell is finished or sent to a scheduler, else 1.
 
     Raises:
         ConfigError: the cells do not fit the cluster.
     """
+    runs.require_space()
+    if isinstance(profile, Slurm):
+        from launch.enqueue import enqueue
+
+        enqueue(runs, grid, cells, profile, console)
+        console.print(f"python -m launch status {grid.name} --watch")
+        return 0
     if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
         raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
     runs.write_plan(grid, cells)
