@@ -24,11 +24,11 @@ class Frozen(BaseModel):
         """Refuse a misspelt key and list the valid ones."""
         if isinstance(value, dict) and cls.model_config["extra"] == "forbid":
             for key in value:
-                if key not in cls.model_fields:
+                if key not in cls.__pydantic_fields__:
                     raise PydanticCustomError(
                         "choice",
                         "no field {key}; allowed: {allowed}",
-                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                        {"key": repr(key), "allowed": ", ".join(cls.__pydantic_fields__)},
                     )
         return value
 
@@ -55,7 +55,7 @@ class Spec(Frozen):
     @classmethod
     def choices(cls) -> dict[str, type[Self]]:
         """The family's choices by name."""
-        return {spec.model_fields["name"].default: spec for spec in cls.__subclasses__()}
+        return {spec.__pydantic_fields__["name"].default: spec for spec in cls.__subclasses__()}
 
     @model_validator(mode="wrap")
     @classmethod

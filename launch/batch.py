@@ -109,6 +109,14 @@ def script(submission: Submission, folder: Path, after: Sequence[str] = ()) -> s
     return text
 
 
+def describe_array(array: Submission) -> str:
+    """One line: cells, jobs and what each asks for."""
+    layout, cells = Layout.of(array), sum(map(len, array.jobs))
+    shape = f"{layout.nodes} x {layout.tasks_per_node} ranks" + (f" x {layout.at_once}" if layout.at_once > 1 else "")
+    after = f", after {array.needs}" if array.needs else ""
+    return f"{cells} cells in {len(array.jobs)} jobs of {shape}{after}"
+
+
 def python(profile: Slurm) -> str:
     """The shell words that start Python on a node."""
     return shlex.join(profile.python or [sys.executable])

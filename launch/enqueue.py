@@ -8,11 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.config import Cell, ConfigError
-from launch.batch import Layout, Submission, arrange, script
+from launch.batch import Submission, arrange, describe_array, script
 from launch.cluster import Slurm
-from launch.grid import Grid
 from launch.runs import Runs
-from launch.scheduler import Job, queued, require_commands
+from launch.scheduler import queued, require_commands
 from launch.submissions import Submissions, complete, send
 
 # What sbatch says, and the field of the profile that it is about.
@@ -29,45 +28,38 @@ REFUSALS = {
 }
 
 
-def enqueue(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm, console: Console) -> None:
+def check(grid: str, cells: list[Cell], profile: Slurm) -> None:
+    """Ask Slurm whether it would take these cells, before anything is written.
+
+    Raises:
+        ConfigError: it would not, or there is no Slurm here.
+    """
+    require_commands()
+    _test_only(arrange(grid, cells, profile, used=[]))
+
+
+def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: Console) -> None:
     """Send every cell that is neither finished nor about to be run; may be repeated at any time, by two shells at once.
 
     Raises:
-        ConfigError: the cluster refuses, before anything is queued unless sbatch changes its mind between two arrays.
+        ConfigError: sbatch refuses an array.
     """
-    require_commands()
     submissions = Submissions(runs)
     with submissions.locked():
         unfinished = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
         complete(submissions, queued(submissions.names()))
-        living = living_jobs(submissions, [cell.cell_id for cell in unfinished])
+        living = submissions.living([cell.cell_id for cell in unfinished])
         to_send = [cell for cell in unfinished if cell.cell_id not in living]
-        arrays = arrange(grid.name, to_send, profile, submissions.names())
-        test_only(arrays)
-        runs.write_plan(grid, cells)
         job_ids = {cell_id: job.job_id for cell_id, job in living.items()}
-        for array in arrays:
+        for array in arrange(grid, to_send, profile, submissions.names()):
             after = [job_ids[array.needs]] if array.needs in job_ids else []
             sent = send(array, submissions.root / array.name, runs, after)
             job_ids |= {cell: job for cells, job in zip(array.jobs, sent, strict=True) for cell in cells}
-            console.print(f"sent {array.name}: {describe(array)}", highlight=False)
+            console.print(f"sent {array.name}: {describe_array(array)}", highlight=False)
     console.print(f"{len(to_send)} cells sent, {len(living)} were queued or running before", highlight=False)
 
 
-def living_jobs(submissions: Submissions, cells: Iterable[str]) -> dict[str, Job]:
-    """The job of each cell that has one which runs or is going to run."""
-    return {cell: job for cell, job in submissions.jobs_of(cells, ended=False).items() if job.is_live}
-
-
-def describe(array: Submission) -> str:
-    """One line: cells, jobs and what each asks for."""
-    layout, cells = Layout.of(array), sum(map(len, array.jobs))
-    shape = f"{layout.nodes} x {layout.tasks_per_node} ranks" + (f" x {layout.at_once}" if layout.at_once > 1 else "")
-    after = f", after {array.needs}" if array.needs else ""
-    return f"{cells} cells in {len(array.jobs)} jobs of {shape}{after}"
-
-
-def test_only(arrays: Iterable[Submission]) -> None:
+def _test_only(arrays: Iterable[Submission]) -> None:
     """Ask Slurm whether it would take each kind of array.
 
     Raises:
@@ -82,4 +74,4 @@ def test_only(arrays: Iterable[Submission]) -> None:
         if done.returncode:
             said = " ".join(done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "").split())
             field = next((name for words, name in REFUSALS.items() if words in said.lower()), "")
-            raise ConfigError(f"--cluster: {field + ': ' if field else ''}{said} ({describe(array)})")
+            raise ConfigError(f"--cluster: {field + ': ' if field else ''}{said} ({describe_array(array)})")

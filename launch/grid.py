@@ -118,7 +118,7 @@ def plan(grid: Grid) -> list[Cell]:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
     trained = [parse_cell(fields) for fields in _combinations(grid)]
     baselines = [_baseline_cell(grid, baseline) for baseline in grid.baselines]
-    needed = [cell.needs for cell in trained if cell.needs is not None]
+    needed = [needs for cell in trained if (needs := cell.needs) is not None]
     cells = list({cell.cell_id: cell for cell in [*baselines, *needed, *trained]}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")

@@ -51,7 +51,7 @@ def require_commands() -> None:
         raise ConfigError(f"--cluster: no {', '.join(missing)} on PATH; run this where Slurm's commands are")
 
 
-def queued(names: Collection[str]) -> dict[tuple[str, int], Job]:
+def queued(names: Collection[str], patience: float = PATIENCE_SECONDS) -> dict[tuple[str, int], Job]:
     """The jobs of these names that slurmctld knows, which are all that live and some that ended.
 
     Raises:
@@ -60,7 +60,7 @@ def queued(names: Collection[str]) -> dict[tuple[str, int], Job]:
     found: dict[tuple[str, int], Job] = {}
     for some in _chunks(sorted(names), NAMES_PER_CALL):
         options = ["--noheader", "--array", "--states=all", f"--name={','.join(some)}", "--format=%j|%F|%K|%T|%r|%N"]
-        found |= parse_squeue(call("squeue", *options).splitlines())
+        found |= parse_squeue(call("squeue", *options, patience=patience).splitlines())
     return found
 
 
@@ -91,13 +91,13 @@ def cancel(jobs: Iterable[Job]) -> None:
         call("scancel", *some)
 
 
-def call(*command: str) -> str:
-    """Standard output of a Slurm command; tried again for a while, for slurmctld may just be restarting.
+def call(*command: str, patience: float = PATIENCE_SECONDS) -> str:
+    """Standard output of a Slurm command; tried again for so many seconds, for slurmctld may just be restarting.
 
     Raises:
         ConfigError: it fails nevertheless.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)

@@ -86,19 +86,33 @@ class Submissions:
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/submission.json"), key=lambda path: path.stat().st_mtime)
 
-    def jobs_of(self, cells: Iterable[str], ended: bool = True) -> dict[str, Job]:
-        """The newest job of each cell that was sent and that Slurm still knows, `ended` ones included.
+    def living(self, cells: Iterable[str]) -> dict[str, Job]:
+        """The job of each cell that has one which runs or is going to run.
 
         Raises:
             ConfigError: slurmctld does not answer.
         """
-        places = {cell: self.places[cell] for cell in cells if cell in self.places}
+        places = self._places_of(cells)
         jobs = queued({place.submission.name for place in places.values()})
+        known = {cell: jobs[place.key] for cell, place in places.items() if place.key in jobs}
+        return {cell: job for cell, job in known.items() if job.is_live}
+
+    def jobs_of(self, cells: Iterable[str], patience: float) -> dict[str, Job]:
+        """The newest job of each cell that was sent, as far as Slurm still knows it; ended ones included.
+
+        Raises:
+            ConfigError: slurmctld does not answer.
+        """
+        places = self._places_of(cells)
+        jobs = queued({place.submission.name for place in places.values()}, patience)
         gone = {place.submission.name for place in places.values() if place.key not in jobs}
-        if ended and gone:
+        if gone:
             oldest = min((self.root / name / "submission.json").stat().st_mtime for name in gone)
             jobs = accounted(gone, oldest - 60) | jobs
         return {cell: jobs[place.key] for cell, place in places.items() if place.key in jobs}
+
+    def _places_of(self, cells: Iterable[str]) -> dict[str, Place]:
+        return {cell: self.places[cell] for cell in cells if cell in self.places}
 
 
 def read(folder: Path) -> Submission:

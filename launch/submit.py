@@ -20,7 +20,7 @@ from harness.folder import CellFolder, CellStatus
 from launch.cluster import CPU_ENVIRONMENT, Local
 from launch.job import CellJob
 from launch.runs import Runs
-from launch.status import read_rows, table
+from launch.status import read_rows_without_scheduler, table
 
 POLL_SECONDS = 0.3
 
@@ -94,7 +94,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
                     queue.running.append(Running(folder, ranks, time.time(), _start(folder, ranks, profile)))
                 if queue.waiting and not queue.running:
                     return  # what is left waits for a cell that failed
-                live.update(table(read_rows(folders)))
+                live.update(table(read_rows_without_scheduler(folders)))
                 time.sleep(POLL_SECONDS)
         finally:
             for running in queue.running:

@@ -146,13 +146,17 @@ class Cluster:
         self._kill("slurmctld", signal.SIGTERM)
         self._start_controller()
 
-    def reset(self, timeout: float = 60.0) -> None:
+    def reset(self, timeout: float = 120.0) -> None:
         """Cancel every job and wait until all nodes are idle."""
         for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
             self.run("scancel", *arguments, "--user", self._user, check=False)
         for node in set(self.nodes) - set(self._daemons):
             self._start_node(node)
-        wait_until(self._is_quiet, "jobs are left over", timeout)
+        try:
+            wait_until(self._is_quiet, "the cluster does not become quiet", timeout)
+        except TimeoutError as error:
+            left = self.run("sinfo", "--Node", "--format=%N %T %E") + self.run("squeue", "--format=%i %j %T %r %N")
+            raise TimeoutError(f"{error}:\n{left}") from None
 
     def _is_quiet(self) -> bool:
         jobs = self.run("squeue", "--noheader").strip()

@@ -38,7 +38,8 @@ def with_needed(cells: list[Cell]) -> list[Cell]:
 def send(runs: Runs, cells: list[Cell], **changes: object) -> list[CellFolder]:
     """Launch cells as the grid `test`; their directories."""
     profile = Slurm.model_validate({**PROFILE.model_dump(), **changes})
-    enqueue(runs, Grid(name="test"), cells, profile, Console(quiet=True))
+    runs.write_plan(Grid(name="test"), cells)
+    enqueue(runs, "test", cells, profile, Console(quiet=True))
     return [runs.cell(cell.cell_id) for cell in cells]
 
 
@@ -48,7 +49,7 @@ def all_finished(folders: list[CellFolder]) -> bool:
 
 def job_id(runs: Runs, folder: CellFolder) -> str:
     """The newest job of a cell."""
-    return Submissions(runs).jobs_of([folder.cell_id])[folder.cell_id].job_id
+    return Submissions(runs).living([folder.cell_id])[folder.cell_id].job_id
 
 
 def steps(folder: CellFolder) -> list[tuple[int, float]]:
