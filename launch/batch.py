@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,8 +24,8 @@ class Submission(Frozen):
     profile: Slurm
     world_size: int
     """Ranks of each of its cells."""
-    needs: str
-    """The cell that has to be finished before its cells start; empty without one."""
+    needs: list[str]
+    """The unfinished cells that its cells wait for."""
     jobs: list[list[str]]
     """For each index of the array the cells it runs."""
 
@@ -49,21 +49,33 @@ class Layout:
         return Layout(nodes, ranks // nodes, min(profile.cells_at_once, longest) if ranks == 1 else 1)
 
 
-def arrange(grid: str, cells: Iterable[Cell], profile: Slurm, used: Iterable[str]) -> list[Submission]:
+def arrange(
+    grid: str, cells: Sequence[Cell], profile: Slurm, unfinished: Collection[str], used: Iterable[str]
+) -> list[Submission]:
     """The arrays that run `cells`, in an order in which what is needed comes first; `used` names are taken.
 
-    An array holds cells of one world_size that need the same cell, so a failed pretraining stops its own cells only.
+    An array holds cells of one world_size which all wait for one of the `unfinished` cells, or none of them does. Cells
+    that wait for the same one stand together, so that an array waits for as few as possible.
     """
+
+    def waits_for(cell: Cell) -> str:
+        return cell.needs.cell_id if cell.needs and cell.needs.cell_id in unfinished else ""
+
+    def shape(cell: Cell) -> tuple[bool, int]:
+        return bool(waits_for(cell)), cell.world_size
+
     taken = set(used)
     submissions = []
-    for (world_size, needs), group in groupby(sorted(cells, key=_shape), key=_shape):
-        for jobs in _chunks(list(_chunks([cell.cell_id for cell in group], profile.cells_per_job)), profile.array_size):
+    for (_, world_size), group in groupby(sorted(cells, key=lambda cell: (*shape(cell), waits_for(cell))), key=shape):
+        for some in _chunks(list(_chunks(list(group), profile.cells_per_job)), profile.array_size):
+            jobs = [[cell.cell_id for cell in job] for job in some]
+            needs = sorted({waits_for(cell) for job in some for cell in job} - {""})
             name = _unused_name(grid, jobs, taken)
             taken.add(name)
             submissions.append(
                 Submission(name=name, grid=grid, profile=profile, world_size=world_size, needs=needs, jobs=jobs)
             )
-    return sorted(submissions, key=lambda submission: bool(submission.needs))
+    return submissions
 
 
 def parameters(submission: Submission, folder: Path, after: Sequence[str]) -> dict[str, Any]:
@@ -113,7 +125,7 @@ def describe_array(array: Submission) -> str:
     """One line: cells, jobs and what each asks for."""
     layout, cells = Layout.of(array), sum(map(len, array.jobs))
     shape = f"{layout.nodes} x {layout.tasks_per_node} ranks" + (f" x {layout.at_once}" if layout.at_once > 1 else "")
-    after = f", after {array.needs}" if array.needs else ""
+    after = f", after {', '.join(array.needs[:3])}{' ...' if len(array.needs) > 3 else ''}" if array.needs else ""
     return f"{cells} cells in {len(array.jobs)} jobs of {shape}{after}"
 
 
@@ -126,10 +138,6 @@ def _setup(profile: Slurm) -> list[str]:
     # Between Slurm 22.05 and 23.11 srun ignores --cpus-per-task of sbatch.
     exports = [f"export {name}={shlex.quote(value)}" for name, value in (CPU_ENVIRONMENT | profile.environment).items()]
     return [*profile.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *exports]
-
-
-def _shape(cell: Cell) -> tuple[int, str]:
-    return cell.world_size, cell.needs.cell_id if cell.needs else ""
 
 
 def _unused_name(grid: str, jobs: list[list[str]], taken: set[str]) -> str:

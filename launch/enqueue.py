@@ -35,7 +35,7 @@ def check(grid: str, cells: list[Cell], profile: Slurm) -> None:
         ConfigError: it would not, or there is no Slurm here.
     """
     require_commands()
-    _test_only(arrange(grid, cells, profile, used=[]))
+    _test_only(arrange(grid, cells, profile, unfinished=[], used=[]))
 
 
 def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: Console) -> None:
@@ -51,8 +51,8 @@ def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: C
         living = submissions.living([cell.cell_id for cell in unfinished])
         to_send = [cell for cell in unfinished if cell.cell_id not in living]
         job_ids = {cell_id: job.job_id for cell_id, job in living.items()}
-        for array in arrange(grid, to_send, profile, submissions.names()):
-            after = [job_ids[array.needs]] if array.needs in job_ids else []
+        for array in arrange(grid, to_send, profile, {cell.cell_id for cell in unfinished}, submissions.names()):
+            after = list(dict.fromkeys(job_ids[cell] for cell in array.needs))
             sent = send(array, submissions.root / array.name, runs, after)
             job_ids |= {cell: job for cells, job in zip(array.jobs, sent, strict=True) for cell in cells}
             console.print(f"sent {array.name}: {describe_array(array)}", highlight=False)

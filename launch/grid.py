@@ -116,7 +116,7 @@ def plan(grid: Grid) -> list[Cell]:
     for axis, values in grid.grid.items():
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
-    trained = [parse_cell(fields) for fields in _combinations(grid)]
+    trained = _trained_cells(grid)
     baselines = [_baseline_cell(grid, baseline) for baseline in grid.baselines]
     needed = [needs for cell in trained if (needs := cell.needs) is not None]
     cells = list({cell.cell_id: cell for cell in [*baselines, *needed, *trained]}.values())
@@ -142,6 +142,19 @@ def check_data(cells: Iterable[BaseCell]) -> None:
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether every field of `pattern` (dotted; a choice also by its name) has the pattern's value in `cell`."""
     return all(_matches_one(_get(cell, field), value) for field, value in pattern.items())
+
+
+def _trained_cells(grid: Grid) -> list[Cell]:
+    """One cell for each combination. What all of them share is validated once, for there may be thousands."""
+    combinations = _combinations(grid)
+    varied = {axis.partition(".")[0] for axis in grid.grid}
+    shared: dict[str, Any] = {}
+    cells = []
+    for fields in combinations:
+        cell = parse_cell({**fields, **shared})
+        shared = shared or {field: getattr(cell, field) for field in grid.base if field not in varied}
+        cells.append(cell)
+    return cells
 
 
 def _combinations(grid: Grid) -> list[dict[str, Any]]:

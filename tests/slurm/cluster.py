@@ -159,8 +159,10 @@ class Cluster:
             raise TimeoutError(f"{error}:\n{left}") from None
 
     def _is_quiet(self) -> bool:
-        jobs = self.run("squeue", "--noheader").strip()
-        return not jobs and all(self.node_state(node) == "idle" for node in self.nodes)
+        states = {node: self.node_state(node) for node in self.nodes}
+        for node in [node for node, state in states.items() if state.startswith("down")]:
+            self.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        return not self.run("squeue", "--noheader").strip() and set(states.values()) == {"idle"}
 
     def _environment(self) -> dict[str, str]:
         socket_path = str(self.root / "mariadb.socket")
