@@ -195,6 +195,43 @@ def run(
 
 
 @app.command()
+def doctor(
+    cluster: Annotated[str | None, typer.Option(help="A profile to hold against this cluster; queues nothing.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; without one, the CPU.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Check a cluster before a launch, or a device before a measurement; exit code 1 where something is wrong.
+
+    \b
+    python -m launch doctor --cluster my-site.yaml
+    srun --gres=gpu:2 python -m launch doctor --gpu
+    """
+    from harness.config import ConfigError
+
+    if cluster is None and not gpu:
+        raise ConfigError("doctor: give --cluster FILE, --gpu or both")
+    sound = True
+    if cluster is not None:
+        from launch.cluster import Slurm, read_profile
+        from launch.doctor import check_cluster
+        from launch.runs import Runs
+
+        profile = read_profile(cluster)
+        if not isinstance(profile, Slurm):
+            raise ConfigError(f"--cluster: {cluster} has executor {profile.executor}; there is no cluster to check")
+        for passed, said in check_cluster(profile, Runs(runs)):
+            print(f"{'ok ' if passed else 'BAD'} {said}", flush=True)
+            sound = sound and passed
+    if gpu:
+        from harness.doctor import check_device
+
+        for check in check_device():
+            print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
+            sound = sound and check.passed
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
 def fields() -> None:
     """Document every field of a grid file and every choice there is."""
     from rich.console import Console

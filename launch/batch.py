@@ -50,9 +50,11 @@ class Layout:
 
 
 def arrange(
-    grid: str, cells: Sequence[Cell], profile: Slurm, unfinished: Collection[str], used: Iterable[str]
+    grid: str, cells: Sequence[Cell], profile: Slurm, unfinished: Collection[str], root: Path, used: Iterable[str]
 ) -> list[Submission]:
-    """The arrays that run `cells`, in an order in which what is needed comes first; `used` names are taken.
+    """The arrays that run `cells`, in an order in which what is needed comes first.
+
+    Their names are unlike those of another `root`, the directory that holds the submissions, and none of `used`.
 
     An array holds cells of one world_size which all wait for one of the `unfinished` cells, or none of them does. Cells
     that wait for the same one stand together, so that an array waits for as few as possible.
@@ -70,7 +72,7 @@ def arrange(
         for some in _chunks(list(_chunks(list(group), profile.cells_per_job)), profile.array_size):
             jobs = [[cell.cell_id for cell in job] for job in some]
             needs = sorted({waits_for(cell) for job in some for cell in job} - {""})
-            name = _unused_name(grid, jobs, taken)
+            name = _unused_name(grid, root, jobs, taken)
             taken.add(name)
             submissions.append(
                 Submission(name=name, grid=grid, profile=profile, world_size=world_size, needs=needs, jobs=jobs)
@@ -140,9 +142,9 @@ def _setup(profile: Slurm) -> list[str]:
     return [*profile.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *exports]
 
 
-def _unused_name(grid: str, jobs: list[list[str]], taken: set[str]) -> str:
+def _unused_name(grid: str, root: Path, jobs: list[list[str]], taken: set[str]) -> str:
     """The same cells get the same name with the next free number, so a dry run shows what would be sent."""
-    digest = hashlib.sha256(json.dumps(jobs).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([str(root), jobs]).encode()).hexdigest()[:8]
     number = 0
     while f"{grid}-{digest}-{number}" in taken:
         number += 1

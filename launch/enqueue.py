@@ -12,7 +12,8 @@ from launch.batch import Submission, arrange, describe_array, script
 from launch.cluster import Slurm
 from launch.runs import Runs
 from launch.scheduler import queued, require_commands
-from launch.submissions import Submissions, complete, send
+from launch.site import require_fit
+from launch.submissions import Submissions, complete, outside_of_any_job, send
 
 # What sbatch says, and the field of the profile that it is about.
 REFUSALS = {
@@ -35,7 +36,8 @@ def check(grid: str, cells: list[Cell], profile: Slurm) -> None:
         ConfigError: it would not, or there is no Slurm here.
     """
     require_commands()
-    _test_only(arrange(grid, cells, profile, unfinished=[], used=[]))
+    require_fit(profile)
+    test_only(arrange(grid, cells, profile, unfinished=[], root=Path(), used=[]))
 
 
 def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: Console) -> None:
@@ -51,7 +53,8 @@ def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: C
         living = submissions.living([cell.cell_id for cell in unfinished])
         to_send = [cell for cell in unfinished if cell.cell_id not in living]
         job_ids = {cell_id: job.job_id for cell_id, job in living.items()}
-        for array in arrange(grid, to_send, profile, {cell.cell_id for cell in unfinished}, submissions.names()):
+        names = {cell.cell_id for cell in unfinished}
+        for array in arrange(grid, to_send, profile, names, submissions.root, submissions.names()):
             after = list(dict.fromkeys(job_ids[cell] for cell in array.needs))
             sent = send(array, submissions.root / array.name, runs, after)
             job_ids |= {cell: job for cells, job in zip(array.jobs, sent, strict=True) for cell in cells}
@@ -59,7 +62,7 @@ def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: C
     console.print(f"{len(to_send)} cells sent, {len(living)} were queued or running before", highlight=False)
 
 
-def _test_only(arrays: Iterable[Submission]) -> None:
+def test_only(arrays: Iterable[Submission]) -> None:
     """Ask Slurm whether it would take each kind of array.
 
     Raises:
@@ -70,7 +73,8 @@ def _test_only(arrays: Iterable[Submission]) -> None:
             file.write(script(array, Path("/tmp")))
             file.flush()
             command = ["sbatch", "--test-only", file.name]
-            done = subprocess.run(command, capture_output=True, text=True)
+            with outside_of_any_job():
+                done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             said = " ".join(done.stderr.replace("sbatch: error: ", "").replace("allocation failure: ", "").split())
             field = next((name for words, name in REFUSALS.items() if words in said.lower()), "")

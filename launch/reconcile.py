@@ -75,7 +75,8 @@ def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[
     from launch.submissions import Submissions
 
     submissions = Submissions(runs)
-    arrays = arrange(grid.name, cells, profile, {cell.cell_id for cell in cells}, submissions.names())
+    unfinished = {cell.cell_id for cell in cells}
+    arrays = arrange(grid.name, cells, profile, unfinished, submissions.root, submissions.names())
     texts = [script(array, submissions.root / array.name, ["JOB"] * len(array.needs)) for array in arrays]
     return [
         Text(f"\n==> {array.name}: {describe_array(array)} <==\n{text}")

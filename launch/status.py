@@ -76,7 +76,8 @@ def scheduler_says(status: CellStatus, job: Job | None) -> str:
     if job is None or status.state == "finished":
         return ""
     words = {"RUNNING": "", "COMPLETED": ""}.get(job.state, job.state.lower())
-    return " ".join(part for part in (words, job.reason, f"on {job.nodes}" if job.nodes else "") if part)
+    where = f"on {job.nodes}" if job.nodes and job.state not in ("PENDING", "CANCELLED") else ""
+    return " ".join(part for part in (words, job.reason, where) if part)
 
 
 def read_rows(runs: Runs, folders: Sequence[CellFolder]) -> list[Row]:

@@ -133,13 +133,21 @@ def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str])
     executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS, python=python(submission.profile))
     executor.update_parameters(**parameters(submission, folder, after))
     try:
-        # Inside an allocation, this job's own SLURM_ variables would become the new jobs'; where Slurm is, stays.
-        where = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
-        with submitit.helpers.clean_env(), submitit.helpers.environment_variables(**where):
+        with outside_of_any_job():
             jobs = executor.submit_array([_bundle(submission, index, runs) for index in range(len(submission.jobs))])
     except submitit.core.utils.FailedJobError as error:
         raise ConfigError(f"sbatch failed: {' '.join(str(error).split())}") from None
     return [job.job_id for job in jobs]
+
+
+@contextmanager
+def outside_of_any_job() -> Iterator[None]:
+    """Inside an allocation, its own SLURM_ variables would become those of new jobs. Where Slurm is, stays."""
+    from submitit.helpers import clean_env, environment_variables
+
+    where = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
+    with clean_env(), environment_variables(**where):
+        yield
 
 
 def complete(submissions: Submissions, jobs: Jobs) -> None:

@@ -19,7 +19,7 @@ def cells(count: int, **fields: object) -> list[Cell]:
 
 def arranged(all_cells: list[Cell], unfinished: list[Cell], **profile: object) -> list[Submission]:
     changed = Slurm.model_validate({**SLURM.model_dump(), **profile})
-    return arrange("g", all_cells, changed, {cell.cell_id for cell in unfinished}, used=[])
+    return arrange("g", all_cells, changed, {cell.cell_id for cell in unfinished}, Path("/runs"), used=[])
 
 
 def test_cells_that_wait_stand_apart_from_those_that_do_not() -> None:
@@ -44,7 +44,9 @@ def test_a_large_grid_is_cut_into_arrays_and_short_cells_share_jobs() -> None:
 def test_the_same_cells_get_the_same_name_with_the_next_number() -> None:
     (first,) = arranged(cells(2), [])
     assert arranged(cells(2), [])[0].name == first.name
-    (second,) = arrange("g", cells(2), SLURM, [], used=[first.name])
+    (second,) = arrange("g", cells(2), SLURM, [], Path("/runs"), used=[first.name])
+    (elsewhere,) = arrange("g", cells(2), SLURM, [], Path("/other"), used=[])
+    assert elsewhere.name != first.name
     assert (first.name[-2:], second.name[-2:]) == ("-0", "-1")
     assert first.name[:-2] == second.name[:-2]
 

@@ -137,9 +137,10 @@ class Cluster:
         if tell:
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=power_off")
 
-    def power_on(self, node: str) -> None:
-        """Start a node again; it is idle once it has registered."""
-        self._start_node(node)
+    def power_on(self) -> None:
+        """Start the nodes that are off; each is idle once it has registered."""
+        for node in set(self.nodes) - set(self._daemons):
+            self._start_node(node)
 
     def restart_controller(self) -> None:
         """Stop slurmctld, which saves its state, and start it again."""
@@ -150,8 +151,7 @@ class Cluster:
         """Cancel every job and wait until all nodes are idle."""
         for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
             self.run("scancel", *arguments, "--user", self._user, check=False)
-        for node in set(self.nodes) - set(self._daemons):
-            self._start_node(node)
+        self.power_on()
         try:
             wait_until(self._is_quiet, "the cluster does not become quiet", timeout)
         except TimeoutError as error:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,11 @@ GRID = {
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Path]:
+def site(tmp_path: Path) -> Path:
     """A folder with grid.yaml and site.yaml."""
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID))
     write_profile(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def write_profile(site: Path, **changes: object) -> None:
@@ -68,11 +67,11 @@ def jobs(cluster: Cluster) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"partition": "nowhere"}, "--cluster: partition: "),
-        ({"gpu": "gpu:b300"}, "--cluster: gpu"),
-        ({"ranks_per_node": 16}, "16 ranks"),
-        ({"cpus": 64}, "--cluster: gpu, ranks_per_node, cpus or memory: "),
-        ({"timeout_min": 100_000}, "--cluster: timeout_min: "),
+        ({"partition": "nowhere"}, "--cluster: partition: must be one of high, main (got 'nowhere')"),
+        ({"gpu": "gpu:b300"}, "--cluster: gpu: partition main has gpu, gpu:fake (got 'gpu:b300')"),
+        ({"ranks_per_node": 8}, "--cluster: ranks_per_node: a node of main has 4 processors, 4000 MB, 2 x gpu:fake"),
+        ({"cpus": 64}, "--cluster: ranks_per_node: a node of main has 4 processors"),
+        ({"timeout_min": 100_000}, "--cluster: timeout_min: at most 1440 in partition main (got 100000)"),
         ({"constraint": "a100"}, "--cluster: constraint: "),
     ],
 )
@@ -80,7 +79,7 @@ def test_what_the_cluster_would_refuse_is_one_line_and_nothing_is_queued(
     cluster: Cluster, site: Path, changes: dict[str, object], said: str
 ) -> None:
     write_profile(site, **changes)
-    done = launch_grid(site, "world_size=16", "global_batch_size=16")
+    done = launch_grid(site)
     assert done.returncode == 2, done.stdout
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -151,7 +150,8 @@ def test_status_tells_why_cells_wait_and_cancel_retry_and_logs_work(cluster: Clu
     others = [folder for folder in cells(site) if folder.cell_id != lost.cell_id]
     wait_until(lambda: all_finished(others), "the other cells do not finish", PATIENCE)
     (row,) = json.loads(launch(site, "status", "test/de-hqs", "--json").stdout)
-    assert (row["state"], row["queue"]) == ("planned", "cancelled")
+    # Slurm forgets an index of an array that was cancelled before it started.
+    assert (row["state"], row["queue"]) == ("planned", "")
     assert "1 cells" in launch(site, "status", "test", "--where", "model=de-hqs").stdout
     refused = launch(site, "retry", "test", "--memory", "much")
     assert (refused.returncode, refused.stderr.startswith("error: --memory: ")) == (2, True)
@@ -183,6 +183,18 @@ def test_a_cell_that_always_fails_is_tried_again_and_then_left(cluster: Cluster,
     assert [(row["state"], row["queue"].partition(" ")[0]) for row in rows] == [
         ("failed", "failed"), ("planned", "cancelled"),
     ]  # fmt: skip
+
+
+def test_the_doctor_holds_a_profile_against_the_cluster(cluster: Cluster, site: Path) -> None:
+    sound = launch(site, "doctor", "--cluster", str(site / "site.yaml"))
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert "ok  sbatch takes 1 cells in 1 jobs of 2 x 2 ranks" in sound.stdout
+    write_profile(site, gpu="gpu:h100", timeout_min=1e6, constraint="fast")
+    unsound = launch(site, "doctor", "--cluster", str(site / "site.yaml"))
+    assert unsound.returncode == 1
+    said = "".join(line for line in unsound.stdout.splitlines() if line.startswith("BAD"))
+    assert all(field in said for field in ("gpu: ", "timeout_min: ", "constraint: "))
+    assert not jobs(cluster)
 
 
 def test_without_slurms_commands_nothing_is_written(site: Path) -> None:
