@@ -8,16 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SLURM = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_JOB_GPUS")
+JOB = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "CUDA_VISIBLE_DEVICES")
 PACKAGES = ("torch", "numpy", "scikit-image", "submitit", "mlflow")
 
 
 def describe() -> dict[str, Any]:
     """Git commit and dirty flag, package versions, host, and what the scheduler says about this job."""
-    slurm = {key.lower(): os.environ[key] for key in SLURM if key in os.environ}
+    about_job = {key.lower(): os.environ[key] for key in JOB if key in os.environ}
     return {
         **git_state(),
-        **slurm,
+        **about_job,
         "job": job(),
         "host": host(),
         "python": platform.python_version(),

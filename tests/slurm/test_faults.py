@@ -31,7 +31,7 @@ def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
 
 
 # Slurm looks at time limits every half minute.
-LONG = trained(1, "de-grad", "jfb", steps=1500)
+LONG = trained(1, "de-grad", "jfb", steps=600)
 
 
 def grid() -> list[Cell]:
@@ -130,6 +130,7 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
     hit = disturb([long], {1: [shorten]})
     hit += disturb(others, {1: [power_off, requeue], 2: [kill], 4: [preempt]})
     cluster.power_on()
+    cluster.run("scontrol", "update", f"jobid={job_id(runs, long)}", "timelimit=60")
     with tracking_server(tmp_path, port):
         wait_until(lambda: all_finished(folders), "the disturbed cells do not finish", PATIENCE)
         sync.communicate(timeout=PATIENCE)

@@ -56,7 +56,7 @@ def test_every_way_to_lose_a_job_ends_with_the_weights_of_an_undisturbed_run(clu
         starts = [event for event in folder.events() if isinstance(event, Start)]
         assert len(starts) >= 2, how
         assert starts[-1].resumed_from >= 7, how
-        assert starts[-1].environment["slurm_job_gpus"]
+        assert starts[-1].environment["cuda_visible_devices"]
         reasons = {ended.reason for ended in folder.exits().values()}
         said = {"time limit": "USR2", "requeue": "TERM", "killed rank": "rank 1 was killed by SIGKILL on node"}
         assert how == "node" or any(said[how] in reason for reason in reasons), (how, reasons)
