@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -134,7 +135,8 @@ class Bundle:
         """Tell a cell to leave, again and again, for its process may not have been listening; end it if it stays."""
         if told.signal is None or child.process.pid is None:
             return
-        os.kill(child.process.pid, told.signal)
+        with suppress(ProcessLookupError):
+            os.kill(child.process.pid, told.signal)
         if told.signal == signal.SIGUSR2 and time.monotonic() - told.since > self.profile.signal_delay_s / 2:
             child.process.kill()
 
