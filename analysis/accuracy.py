@@ -13,8 +13,8 @@ from analysis.tables import Column, Table
 COLUMNS = (
     Column("label", "Method", rank=1),
     Column("psnr", "PSNR, dB", ".2f", ("psnr_seed_std",), best="max", rank=1),
-    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
     Column("legacy_psnr", "Legacy PSNR, dB", ".2f", ("legacy_psnr_seed_std",), best="max"),
+    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
     Column("start_psnr", "PSNR at step 0, dB", ".2f"),
     Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
     Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),
@@ -24,6 +24,7 @@ COLUMNS = (
     Column("residual_max", "Worst residual", ".1e", rank=8),
     Column("nfe", "nfe", ".1f", rank=9),
     Column("diverged", "Diverged", "d", rank=7),
+    Column("parameters", "Trained parameters", ",d"),
     Column("pictures", "Test pictures", "d"),
     Column("seed_count", "Seeds", "d"),
     Column("tuned", "Tuned parameter"),
@@ -115,6 +116,7 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
         "residual_median": residuals.median(),
         "residual_max": residuals.max(),
         "nfe": stats.over_seeds(test, "nfe")[0],
+        "parameters": _parameters(data, first["cell_id"]),
         "tol": first["tol"],
         "unconverged": int((residuals > first["tol"]).sum()) if first["tol"] is not None else math.nan,
     }
@@ -124,10 +126,17 @@ def _difference(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.mean, f"{name}_error": found.error}
 
 
+def _parameters(data: GridData, cell_id: str) -> float:
+    """How many numbers are trained, from the bytes of their gradient."""
+    probes = data.probes[data.probes["cell_id"] == cell_id]
+    size = 8 if data.configs[cell_id]["precision"] == "float64" else 4
+    return float(probes["gradient_bytes"].iloc[0]) / size if len(probes) else math.nan
+
+
 def _tuned(data: GridData, cell_id: str) -> str:
-    """The parameter that a baseline's search chose."""
-    search = data.searches[data.searches["cell_id"] == cell_id]
-    if search.empty:
-        return ""
-    first = search.iloc[0]
-    return f"{first['parameter']} {first['chosen']:.3g}, {'interior' if first['interior'] else 'at the edge'}"
+    """The parameters that a baseline's searches chose."""
+    searches = data.searches[data.searches["cell_id"] == cell_id].drop_duplicates("parameter")
+    return "; ".join(
+        f"{row['parameter']} {row['chosen']:.3g}, {'interior' if row['interior'] else 'at the edge'}"
+        for row in searches.to_dict("records")
+    )

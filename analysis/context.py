@@ -25,7 +25,7 @@ def caption(data: GridData, cells: pd.DataFrame) -> str:
     sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
     parts = [
         f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px, {_join(sizes)} test pictures",
-        _physics(cells),
+        _protocols(cells),
         f"device: {_join(cells['device'])}",
         f"trained: {_training(trained)}" if len(trained) else "nothing trained",
         f"commit: {_join(commits(cells))}",
@@ -110,11 +110,20 @@ def _yaml(value: Any) -> str:
     return json.dumps(value)
 
 
-def _physics(cells: pd.DataFrame) -> str:
-    names = [field for field in cells.columns if field.startswith("physics.") and field != "physics.name"]
+def _protocols(cells: pd.DataFrame) -> str:
+    """Each protocol by its name, with its physics."""
     known = cells[cells["kind"] != "pretrain"]
-    fields = [f"{field.removeprefix('physics.').replace('_', ' ')} {_join(known[field])}" for field in sorted(names)]
-    return f"physics: {_join(map(short, known['physics.name']))}, {', '.join(fields)}"
+    fields = sorted(field for field in cells.columns if field.startswith("physics.") and field != "physics.name")
+    shown = []
+    for name, rows in known.groupby("physics.name", sort=False):
+        values = {field: _join(rows[field].map(_rounded)) for field in fields}
+        parts = [f"{field.removeprefix('physics.').replace('_', ' ')} {text}" for field, text in values.items() if text]
+        shown.append(f"{short(str(name))} ({', '.join(parts)})")
+    return f"protocol: {', '.join(shown)}"
+
+
+def _rounded(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) and value == value else value
 
 
 def _training(trained: pd.DataFrame) -> str:

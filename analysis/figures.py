@@ -187,14 +187,18 @@ def search_curves(data: GridData) -> Figure | None:
     if data.searches.empty:
         return None
     labels = {str(cell_id): str(label) for cell_id, label in data.cells["label"].items()}
-    searches = [(labels[str(cell_id)], rows) for cell_id, rows in data.searches.groupby("cell_id", sort=False)]
-    canvas, facets = _facets([label for label, _ in searches], columns=3, share=False)
-    for (label, rows), axes in zip(searches, facets.values(), strict=True):
+    # A facet for each search; methods that plug in one of several denoisers have several searches of one name.
+    searches = {
+        f"{labels[str(cell_id)]}, {parameter}": rows
+        for (cell_id, parameter), rows in data.searches.groupby(["cell_id", "parameter"], sort=False)
+    }
+    canvas, facets = _facets(list(searches), columns=3, share=False)
+    for (label, rows), axes in zip(searches.items(), facets.values(), strict=True):
         ordered = rows.sort_values("candidate")
         chosen = ordered[ordered["candidate"] == ordered["chosen"]]
         axes.plot(ordered["candidate"], ordered["psnr"], "o-", color="0.45", markersize=4)
         axes.plot(chosen["candidate"], chosen["psnr"], "o", color=sns.color_palette("colorblind")[1], markersize=9)
-        axes.set(title=label, xlabel=str(rows["parameter"].iloc[0]), xscale="log")
+        axes.set(title=label, xscale="log")
         _log_ticks(axes.xaxis)
     _finish(canvas, facets, "", "Validation PSNR (dB)")
     caption = "Mean PSNR on the validation pictures that each search looks at; the chosen value is marked."

@@ -220,7 +220,7 @@ def _searches(data: GridData) -> Iterator[Finding]:
     """Whether a baseline could have been tuned further."""
     inside: list[str] = []
     outside: list[str] = []
-    for cell_id, search in data.searches.groupby("cell_id", sort=False):
+    for (cell_id, _), search in data.searches.groupby(["cell_id", "parameter"], sort=False):
         first = search.iloc[0]
         text = (
             f"{data.cells['label'][str(cell_id)]} at {first['parameter']} {first['chosen']:.3g} of {len(search)} tried"

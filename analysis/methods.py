@@ -1,10 +1,11 @@
 """Which cells are one method: everything that changes a result is the same but the seed; and how a method is called.
 
-A method is named by its model and backprop method (or baseline), then by whatever else differs within the grid,
-so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
+A method is named by its model and backprop method (or baseline), then by whatever else differs among the cells of
+that model, so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,12 @@ from harness.config import BaselineCell, Cell, TrainCell
 Config = dict[str, Any]
 """Dotted field to value, of the fields that change a result."""
 
-CHOICES = ("model", "backprop", "schedule", "baseline")
+CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
 """Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
+
+
+TRAINING_ONLY = ("data.train_images", "data.crop")
+"""What pictures a model is trained on does not change those that it is scored on."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,15 @@ def key(config: Config, without: Collection[str] = ("seed",)) -> str:
 
 def protocol(config: Config) -> str:
     """Equal for two cells whose scores may be compared: the same pictures seen through the same physics."""
-    kept = {field: value for field, value in config.items() if field.startswith(("data.", "physics."))}
+    kept = {f: value for f, value in config.items() if f.startswith(("data.", "physics.")) and f not in TRAINING_ONLY}
     return json.dumps(kept, sort_keys=True)
 
 
 def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
     """Name the method of each cell: cell_id to name."""
     named: dict[str, Name] = {}
-    for kind in {cell.kind for cell in cells.values()}:
-        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if cell.kind == kind}
+    for row in {_row(cell) for cell in cells.values()}:
+        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if _row(cell) == row}
         differing = _differing(configs.values())
         named |= {cell_id: _name(cells[cell_id], config, differing) for cell_id, config in configs.items()}
     return named
@@ -67,10 +72,22 @@ def short(name: str) -> str:
     return name.rpartition(":")[2]
 
 
+def _row(cell: Cell) -> tuple[str, str]:
+    """What its name starts with: only cells that agree in this have to be told apart further."""
+    if isinstance(cell, TrainCell):
+        return cell.kind, cell.model.name if cell.iterates else cell.network.name
+    return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
+
+
 def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
     settings = [shown for field in differing if (shown := _setting(field, config, differing))]
+    if isinstance(cell, TrainCell) and not cell.iterates:
+        return Name(short(cell.network.name), " ".join([short(cell.model.name), *settings]))
     if isinstance(cell, TrainCell):
-        return Name(short(cell.model.name), " ".join([short(cell.backprop.name), *settings]))
+        model, backprop = short(cell.model.name), short(cell.backprop.name)
+        # The field's name for a fixed number of steps of the same map: deep unrolling.
+        model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
+        return Name(model, " ".join([backprop, *settings]))
     if isinstance(cell, BaselineCell):
         return Name(short(cell.baseline.name), " ".join(settings))
     return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))

@@ -9,7 +9,7 @@ product with respect to the state alone; parameters come in once, at the end.
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class Differentiable:
     forward: Solution
     adjoint: list[Solution] = field(default_factory=list)
     """Filled during `loss.backward()` by methods that solve an adjoint equation."""
+    adjoint_start: Tensor | None = None
+    """(batch, ...): what an earlier adjoint solve of the same samples found; may be set until `loss.backward()`."""
 
 
 class Backprop(Protocol):
@@ -103,7 +105,11 @@ class Neumann:
         """`order` plain iterations of w <- v + J^T w, started at v."""
         if self.order == 0:
             return Jfb()(f, start, solver, timed)
-        return Implicit(Picard(tol=None, max_steps=self.order))(f, start, solver, timed)
+        return attach(f, fixed_point(f, start, solver, timed), self._sum, timed)
+
+    def _sum(self, equation: Adjoint) -> Solution:
+        """Always from v: from elsewhere it would be another sum."""
+        return Picard(tol=None, max_steps=self.order).solve_adjoint(replace(equation, start=None))
 
 
 @dataclass(frozen=True)
@@ -243,14 +249,15 @@ def attach(f: Map, solution: Solution, solve: Callable[[Adjoint], Solution], tim
     """One step from s* with a graph; on its way back v is replaced by what `solve` finds for the adjoint equation."""
     at = solution.value.detach().requires_grad_()
     state = f(at)
-    adjoint: list[Solution] = []
 
     def transform(v: Tensor) -> Tensor:
         with timed("adjoint_solve"):
-            adjoint.append(solve(Adjoint(v, partial(vjp, state, at), partial(jvp, f, at))))
-            return adjoint[-1].value
+            equation = Adjoint(v, partial(vjp, state, at), partial(jvp, f, at), found.adjoint_start)
+            found.adjoint.append(solve(equation))
+            return found.adjoint[-1].value
 
-    return Differentiable(Replace.apply(state, transform), solution, adjoint)
+    found = Differentiable(Replace.apply(state, transform), solution)
+    return found
 
 
 def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:

@@ -1,35 +1,48 @@
-"""Reconstructions without training. Each has at most one free parameter, tuned on the validation split alone."""
+"""Reconstructions without training for the task. Their few free parameters are tuned on the validation split alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.maps import DeAdmm, DeProx, Map
 from harness.physics import Physics
+
+Array = npt.NDArray[np.float64]
+
+RIM = 8
+"""Pixels by which a picture is continued past its edges for methods that know no boundary."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A free parameter, searched on the geometric grid start * ratio^k."""
+
+    name: str
+    start: float
+    ratio: float
 
 
 class Baseline(Protocol):
     """One method."""
 
-    parameter: str
-    """Name of the free parameter; empty without one."""
-    start: float
-    """Where its search starts."""
-    ratio: float
-    """Two neighbouring candidates differ by this factor."""
+    parameters: tuple[Parameter, ...]
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
-        """Reconstruct measurements d, (batch, 3, height, width), with the parameter at `value`."""
+    def __call__(self, physics: Physics, d: Tensor, *values: float) -> Tensor:
+        """Reconstruct measurements d, (batch, 3, height, width), with the parameters at `values`."""
 
 
 class Degraded:
     """The measurement itself."""
 
-    parameter, start, ratio = "", 1.0, 1.0
+    parameters = ()
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
+    def __call__(self, physics: Physics, d: Tensor) -> Tensor:
         """d."""
         return d
 
@@ -37,9 +50,9 @@ class Degraded:
 class DirectInverse:
     """A^-1 d (paper, section 5): what the noise becomes without regularisation."""
 
-    parameter, start, ratio = "", 1.0, 1.0
+    parameters = ()
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
+    def __call__(self, physics: Physics, d: Tensor) -> Tensor:
         """A^-1 d."""
         return physics.inverse(d)
 
@@ -47,12 +60,12 @@ class DirectInverse:
 class GradientDescent:
     """Gradient descent on 1/2 |Ax - d|^2 from d with step 1/|A|^2; early stopping is the regularisation."""
 
-    parameter, start, ratio = "iterations", 20.0, 1.25
+    parameters = (Parameter("iterations", 20.0, 1.25),)
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
-        """`value` iterations, rounded."""
+    def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
+        """`iterations`, rounded."""
         x = d
-        for _ in range(round(value)):
+        for _ in range(round(iterations)):
             x = x - physics.A_adjoint(physics.A(x) - d) / physics.norm**2
         return x
 
@@ -60,11 +73,41 @@ class GradientDescent:
 class Tikhonov:
     """The argmin of 1/2 |Ax - d|^2 + weight/2 |x|^2, exactly (paper, eq. 2 with R = |x|^2 / 2)."""
 
-    parameter, start, ratio = "weight", 0.01, 1.25
+    parameters = (Parameter("weight", 0.01, 1.25),)
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
+    def __call__(self, physics: Physics, d: Tensor, weight: float) -> Tensor:
         """A proximal step from zero."""
-        return physics.prox_l2(torch.zeros_like(d), d, 1 / value)
+        return physics.prox_l2(torch.zeros_like(d), d, 1 / weight)
+
+
+class Wiener:
+    """Wiener-Hunt deconvolution of scikit-image: least squares with a penalty on the Laplacian (Hunt 1971)."""
+
+    parameters = (Parameter("balance", 0.01, 1.5),)
+
+    def __call__(self, physics: Physics, d: Tensor, balance: float) -> Tensor:
+        """Each channel alone."""
+        from skimage.restoration import wiener
+
+        def solve(channels: Array, spread: Array) -> Array:
+            return np.stack([wiener(channel, spread, balance, clip=False) for channel in channels])
+
+        return _deconvolve(physics, d, solve)
+
+
+class RichardsonLucy:
+    """Richardson-Lucy deconvolution of scikit-image (Richardson 1972); early stopping is the regularisation."""
+
+    parameters = (Parameter("iterations", 10.0, 1.25),)
+
+    def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
+        """`iterations`, rounded; it takes and makes non-negative pictures."""
+        from skimage.restoration import richardson_lucy
+
+        def solve(channels: Array, spread: Array) -> Array:
+            return richardson_lucy(channels.clip(min=0), spread[None], round(iterations), clip=False)
+
+        return _deconvolve(physics, d, solve)
 
 
 @dataclass(frozen=True)
@@ -72,11 +115,9 @@ class TotalVariation:
     """The argmin of 1/2 |Ax - d|^2 + weight TV(x), TV joint over colours (Chambolle & Pock 2011, algorithm 1)."""
 
     iterations: int
-    parameter = "weight"
-    start = 1e-3
-    ratio = 1.5
+    parameters = (Parameter("weight", 1e-3, 1.5),)
 
-    def __call__(self, physics: Physics, d: Tensor, value: float) -> Tensor:
+    def __call__(self, physics: Physics, d: Tensor, weight: float) -> Tensor:
         """Primal-dual iteration with the exact proximal step of the data fidelity."""
         primal_step = 10.0
         dual_step = 1 / (8 * primal_step)
@@ -85,16 +126,43 @@ class TotalVariation:
         for _ in range(self.iterations):
             dual = dual + dual_step * _differences(x_bar)
             length = dual.square().sum(dim=(0, 2), keepdim=True).sqrt()
-            dual = dual / (length / value).clamp_min(1)
+            dual = dual / (length / weight).clamp_min(1)
             x_new = physics.prox_l2(x - primal_step * _differences_adjoint(dual), d, primal_step)
             x, x_bar = x_new, 2 * x_new - x
         return x
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """Outcome of a search; candidates in increasing order."""
+class PnpPgd:
+    """Plug-and-play proximal gradient (Venkatakrishnan et al. 2013): DE-PROX with the denoiser as it was pretrained."""
 
+    network: nn.Module
+    iterations: int
+    parameters = (Parameter("step_size", 1.5, 1.1), Parameter("weight", 0.5, 1.25))
+
+    def __call__(self, physics: Physics, d: Tensor, step_size: float, weight: float) -> Tensor:
+        """A fixed number of steps."""
+        return _iterate(DeProx(physics, self.network, step_size, weight), d, self.iterations)
+
+
+@dataclass(frozen=True)
+class PnpAdmm:
+    """Plug-and-play ADMM (Venkatakrishnan et al. 2013): DE-ADMM with the denoiser as it was pretrained."""
+
+    network: nn.Module
+    iterations: int
+    parameters = (Parameter("penalty", 4.0, 1.5), Parameter("weight", 1.0, 1.25))
+
+    def __call__(self, physics: Physics, d: Tensor, penalty: float, weight: float) -> Tensor:
+        """A fixed number of steps with a dual step of 1, which does not move the fixed point."""
+        return _iterate(DeAdmm(physics, self.network, penalty, weight, dual_step=1.0), d, self.iterations)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Outcome of the search for one parameter, the others at their chosen values; candidates in increasing order."""
+
+    name: str
     chosen: float
     candidates: list[float]
     scores: list[float]
@@ -105,18 +173,66 @@ class Tuned:
         return self.candidates[0] < self.chosen < self.candidates[-1]
 
 
-def tune(score: Callable[[float], float], start: float, ratio: float, most: int = 30) -> Tuned:
-    """Climb the geometric grid start * ratio^k until both neighbours of the best candidate are worse."""
-    scores = {0: score(start)}
-    best = 0
-    while len(scores) < most:
-        unseen = [k for k in (best - 1, best + 1) if k not in scores]
+def tune(score: Callable[[Sequence[float]], float], parameters: Sequence[Parameter], most: int = 30) -> list[Tuned]:
+    """Climb the grid start * ratio^k of all parameters until every neighbour of the best candidate is worse.
+
+    Neighbours differ by a step in any of the parameters, in several at once too: what two of them do is often coupled,
+    and climbing along one at a time stops on a ridge. At most `most` candidates a parameter are tried.
+    """
+
+    def values(powers: Sequence[int]) -> list[float]:
+        return [p.start * p.ratio**k for p, k in zip(parameters, powers, strict=True)]
+
+    best = (0,) * len(parameters)
+    scores = {best: score(values(best))} if parameters else {}
+    while len(scores) < most * len(parameters):
+        around = product(*((k, k - 1, k + 1) for k in best))
+        unseen = [powers for powers in around if powers not in scores]
         if not unseen:
             break
-        scores.update({k: score(start * ratio**k) for k in unseen})
-        best = max(scores, key=lambda k: scores[k])
-    grid = sorted(scores)
-    return Tuned(start * ratio**best, [start * ratio**k for k in grid], [scores[k] for k in grid])
+        scores.update({powers: score(values(powers)) for powers in unseen})
+        best = max(scores, key=lambda powers: scores[powers])
+    found = []
+    for place, parameter in enumerate(parameters):
+        line = sorted(powers for powers in scores if (*powers[:place], best[place], *powers[place + 1 :]) == best)
+        candidates = [values(powers)[place] for powers in line]
+        found.append(Tuned(parameter.name, values(best)[place], candidates, [scores[powers] for powers in line]))
+    return found
+
+
+def _iterate(map: Map, d: Tensor, iterations: int) -> Tensor:
+    """The picture after so many steps of an untrained map."""
+    map = map.to(d.device, d.dtype)
+    state = map.initial(d)
+    for _ in range(iterations):
+        state = map(state, d)
+    return map.output(state, d)
+
+
+def _deconvolve(physics: Physics, d: Tensor, solve: Callable[[Array, Array], Array]) -> Tensor:
+    """Give `solve` what scikit-image wants: channels (batch * 3, height, width) on [0, 1], and the point spread.
+
+    Its methods take the blur for a convolution with no boundary. So what a boundary took from the pixels near it is
+    given back, and the picture is continued past its edges: 4 to 8 dB on the pictures of the tests.
+    """
+    low, high = physics.value_range
+    ones = physics.A(torch.ones_like(d))
+    channels = np.asarray(((d - low * ones) / (high - low) / ones).flatten(0, 1).double().cpu())
+    padded = np.pad(channels, ((0, 0), (RIM, RIM), (RIM, RIM)), mode="edge")
+    solved = solve(padded, _point_spread(physics, d))[:, RIM:-RIM, RIM:-RIM]
+    return torch.as_tensor(solved).to(d).view_as(d) * (high - low) + low
+
+
+def _point_spread(physics: Physics, d: Tensor) -> Array:
+    """What A makes of a point in the middle of a picture, cut to the smallest odd square that holds it."""
+    point = torch.zeros_like(d[:1, :1])
+    middle = (point.shape[-2] // 2, point.shape[-1] // 2)
+    point[..., middle[0], middle[1]] = 1
+    spread = physics.A(point)[0, 0]
+    rows, columns = (spread.nonzero() - spread.new_tensor(middle)).abs().amax(dim=0).long().tolist()
+    radius = max(rows, columns)
+    around = [slice(m - radius, m + radius + 1) for m in middle]
+    return np.asarray(spread[around[0], around[1]].double().cpu())
 
 
 def _differences(x: Tensor) -> Tensor:

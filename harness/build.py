@@ -1,6 +1,7 @@
 """Turns a spec of the catalog into the object it names; inside the job only, for the targets import torch."""
 
 import importlib
+import inspect
 from typing import Any
 
 from harness.spec import Spec
@@ -19,7 +20,16 @@ def resolve(import_path: str) -> Any:
         raise ValueError(f"{import_path}: cannot be imported ({error})") from error
 
 
-def build(spec: Spec, *context: Any) -> Any:
-    """Call the spec's target with `context` and the spec's parameters; nested specs are built first."""
+def build(spec: Spec, *context: Any, **more: Any) -> Any:
+    """Call the spec's target with `context`, the spec's parameters and `more`; nested specs are built first.
+
+    Raises:
+        ValueError: the target cannot be imported or does not take these parameters.
+    """
     parameters = {key: build(value) if isinstance(value, Spec) else value for key, value in spec.parameters().items()}
-    return resolve(spec.import_path)(*context, **parameters)
+    target = resolve(spec.import_path)
+    try:
+        inspect.signature(target).bind(*context, **parameters, **more)
+    except TypeError as error:
+        raise ValueError(f"{spec.import_path}: {error}") from None
+    return target(*context, **parameters, **more)

@@ -5,7 +5,7 @@ frozen `Spec`; `harness.build` imports its `target` inside the job and calls it 
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from harness.spec import Spec
+from harness.spec import Frozen, Spec
 
 # ---------------------------------------------------------------------------------------------------- data
 
@@ -35,6 +35,18 @@ class DataSpec(Spec):
     """Use only the first so many training images, before the validation split; null uses all."""
     validation_images: PositiveInt | None = None
     """Size of the validation split; null takes the source's own default."""
+    crop: int | None = Field(None, ge=8)
+    """Train on random square crops of so many pixels; null trains on whole images. Held-out images stay whole."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop is not None and self.crop > self.image_size:
+            raise PydanticCustomError(
+                "choice",
+                "crop {crop} is larger than image_size {size}",
+                {"crop": self.crop, "size": self.image_size},
+            )
+        return self
 
     def files(self) -> list[Path]:
         """The image files of the source in name order, or none where it has no files.
@@ -116,23 +128,8 @@ class PhysicsSpec(Spec):
     value_range: tuple[float, float] = (0.0, 1.0)
     """Pixel values of black and white."""
 
-
-class GaussianBlur(PhysicsSpec):
-    """Separable Gaussian blur with an exact proximal operator (paper, section 5)."""
-
-    target = "harness.physics:GaussianBlur"
-    name: Literal["gaussian-blur"] = "gaussian-blur"
-    kernel_size: PositiveInt = 5
-    """Taps of the kernel along one axis; odd."""
-    kernel_std: PositiveFloat = 2.236
-    """Standard deviation of the kernel in pixels."""
-    boundary: Literal["zero", "circular"] = "zero"
-    """What lies beyond the picture's edge."""
-
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kernel_size % 2 == 0:
-            raise PydanticCustomError("odd", "kernel_size must be odd, not {value}", {"value": self.kernel_size})
+    def _is_a_range(self) -> Self:
         if self.value_range[0] >= self.value_range[1]:
             raise PydanticCustomError(
                 "range",
@@ -142,6 +139,79 @@ class GaussianBlur(PhysicsSpec):
         return self
 
 
+class _Blur(Frozen):
+    """What every Gaussian blur has."""
+
+    kernel_size: PositiveInt = 5
+    """Taps of the kernel along one axis; odd."""
+    kernel_std: PositiveFloat = 2.236
+    """Standard deviation of the kernel in pixels."""
+    boundary: Literal["zero", "circular"] = "zero"
+    """What lies beyond the picture's edge."""
+
+    @model_validator(mode="after")
+    def _is_odd(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise PydanticCustomError("odd", "kernel_size must be odd, not {value}", {"value": self.kernel_size})
+        return self
+
+
+class GaussianBlur(_Blur, PhysicsSpec):
+    """Separable Gaussian blur with an exact proximal operator (paper, section 5)."""
+
+    target = "harness.physics:GaussianBlur"
+    name: Literal["gaussian-blur"] = "gaussian-blur"
+
+
+class _Protocol(_Blur):
+    """A blur that others have published figures for: its name stands for all of its fields, so none can be changed."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _is_as_published(self) -> Self:
+        for field, published in type(self).model_fields.items():
+            value = getattr(self, field)
+            if value != published.default:
+                raise PydanticCustomError(
+                    "choice",
+                    "protocol {name} has {field} {published}, not {value}; use gaussian-blur for a blur of your own",
+                    {"name": self.name, "field": field, "published": published.default, "value": value},
+                )
+        return self
+
+
+class Paper(_Protocol, PhysicsSpec):
+    """Protocol of the paper's text: pixels on [0, 1], 5x5 taps of variance 5, noise 0.01."""
+
+    target = "harness.physics:GaussianBlur"
+    name: Literal["paper"] = "paper"
+    kernel_std: PositiveFloat = 5**0.5
+    """Standard deviation of the kernel in pixels: "variance 5" (paper, section 5)."""
+
+
+class Code2022(_Protocol, PhysicsSpec):
+    """Protocol of the paper's code of 2022, and of Gilton et al. 2021: pixels on [-1, 1], 5x5 taps of deviation 5."""
+
+    target = "harness.physics:GaussianBlur"
+    name: Literal["code2022"] = "code2022"
+    kernel_std: PositiveFloat = 5.0
+    """Standard deviation of the kernel in pixels."""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """Pixel values of black and white; the noise is half as strong as on [0, 1]."""
+
+
+class Code2024(_Protocol, PhysicsSpec):
+    """Protocol of the paper's later code: pixels on [-1, 1], 5x5 taps of deviation 1."""
+
+    target = "harness.physics:GaussianBlur"
+    name: Literal["code2024"] = "code2024"
+    kernel_std: PositiveFloat = 1.0
+    """Standard deviation of the kernel in pixels."""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """Pixel values of black and white; the noise is half as strong as on [0, 1]."""
+
+
 # ------------------------------------------------------------------------------------------------ networks
 
 
@@ -149,6 +219,13 @@ class NetworkSpec(Spec):
     """The residual network N of the denoiser D(x) = x - N(x). No BatchNorm: N lives inside a fixed point."""
 
     default_name = "dncnn"
+
+    lipschitz: PositiveFloat | None = None
+    """Largest operator norm of each convolution, so that DnCNN's |N| is at most .05 lipschitz^depth; null: no limit."""
+
+    def parameters(self) -> dict[str, Any]:
+        """All but `lipschitz`: `harness.lipschitz` sees to it from outside, whatever the network."""
+        return {key: value for key, value in super().parameters().items() if key != "lipschitz"}
 
 
 class DnCNN(NetworkSpec):
@@ -168,7 +245,7 @@ class UNet(NetworkSpec):
     target = "harness.networks:UNet"
     name: Literal["unet"] = "unet"
     levels: int = Field(2, ge=1, le=5)
-    """How often the picture is halved; image_size must be divisible by 2**levels."""
+    """How often the picture is halved."""
     width: PositiveInt = 32
     """Features of the first level."""
 
@@ -179,6 +256,8 @@ class UNet(NetworkSpec):
 class MapSpec(Spec):
     """The map T(x; d) whose fixed point is the reconstruction."""
 
+    iterated: ClassVar[bool] = True
+    """False where T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
     damping: float = Field(1.0, gt=0, le=1)
     """theta in (1 - theta) x + theta T(x); 1 leaves the map as it is."""
 
@@ -189,7 +268,7 @@ class DeGrad(MapSpec):
     target = "harness.maps:DeGrad"
     name: Literal["de-grad"] = "de-grad"
     step_size: PositiveFloat = 1.5
-    """eta; it does not move the fixed point, so it is not trained."""
+    """eta; it does not move the fixed point, so it is trained only when unrolled."""
     weight: PositiveFloat = 0.25
     """Initial value of the trained weight lambda of the prior."""
 
@@ -215,7 +294,7 @@ class DeAdmm(MapSpec):
     weight: PositiveFloat = 1.0
     """Initial value of the trained weight lambda of the prior."""
     dual_step: PositiveFloat = 1.0
-    """beta; it does not move the fixed point, so it is not trained."""
+    """beta; it does not move the fixed point, so it is trained only when unrolled."""
 
 
 class DeHqs(MapSpec):
@@ -225,6 +304,16 @@ class DeHqs(MapSpec):
     name: Literal["de-hqs"] = "de-hqs"
     penalty: PositiveFloat = 4.0
     """Initial value of the trained alpha of the proximal step."""
+
+
+class FeedForward(MapSpec):
+    """No fixed point: from the measurement and its direct inverse p, the network is trained to tell p's error."""
+
+    target = "harness.maps:FeedForward"
+    iterated = False
+    name: Literal["feed-forward"] = "feed-forward"
+    penalty: PositiveFloat = 20.0
+    """Initial value of the trained alpha of p, the proximal step from A^T d."""
 
 
 # ------------------------------------------------------------------------------------------------- solvers
@@ -306,6 +395,8 @@ class BackpropSpec(Spec):
     """False where the method is a fixed number of steps from the initial state."""
     forward_solvers: ClassVar[frozenset[str]] = frozenset()
     """Names of the forward solvers it goes with; empty where it goes with all."""
+    solves_adjoint: ClassVar[bool] = False
+    """True where it solves the adjoint equation, and an earlier solution is a good start."""
 
 
 class Jfb(BackpropSpec):
@@ -319,6 +410,7 @@ class Implicit(BackpropSpec):
     """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
 
     target = "harness.backprop:Implicit"
+    solves_adjoint = True
     name: Literal["implicit"] = "implicit"
     solver: AdjointSolverSpec = Anderson(tol=1e-3, max_steps=25)
     """Solver of the adjoint equation; its tolerance is relative."""
@@ -445,7 +537,10 @@ class Cosine(ScheduleSpec):
 
 
 class BaselineSpec(Spec):
-    """A reconstruction without training; its free parameter is tuned on the validation split."""
+    """A reconstruction without training for the task; its parameters are tuned on the validation split."""
+
+    needs_denoiser: ClassVar[bool] = False
+    """True where the pretrained denoiser is plugged in."""
 
 
 class Degraded(BaselineSpec):
@@ -476,6 +571,20 @@ class Tikhonov(BaselineSpec):
     name: Literal["tikhonov"] = "tikhonov"
 
 
+class Wiener(BaselineSpec):
+    """Wiener deconvolution with a Laplacian penalty (scikit-image)."""
+
+    target = "harness.baselines:Wiener"
+    name: Literal["wiener"] = "wiener"
+
+
+class RichardsonLucy(BaselineSpec):
+    """Richardson-Lucy deconvolution with early stopping (scikit-image)."""
+
+    target = "harness.baselines:RichardsonLucy"
+    name: Literal["richardson-lucy"] = "richardson-lucy"
+
+
 class TotalVariation(BaselineSpec):
     """Least squares with joint-colour total variation, by the primal-dual method of Chambolle & Pock 2011."""
 
@@ -483,3 +592,23 @@ class TotalVariation(BaselineSpec):
     name: Literal["total-variation"] = "total-variation"
     iterations: PositiveInt = 100
     """Primal-dual iterations; PSNR is then within 0.001 dB of 1,000 iterations on the validation pictures."""
+
+
+class PnpPgd(BaselineSpec):
+    """Plug-and-play: proximal gradient steps with the pretrained denoiser as proximal operator."""
+
+    target = "harness.baselines:PnpPgd"
+    needs_denoiser = True
+    name: Literal["pnp-pgd"] = "pnp-pgd"
+    iterations: PositiveInt = 100
+    """Steps, every one evaluates the denoiser."""
+
+
+class PnpAdmm(BaselineSpec):
+    """Plug-and-play: ADMM with the pretrained denoiser as proximal operator."""
+
+    target = "harness.baselines:PnpAdmm"
+    needs_denoiser = True
+    name: Literal["pnp-admm"] = "pnp-admm"
+    iterations: PositiveInt = 100
+    """Steps, every one evaluates the denoiser."""

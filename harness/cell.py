@@ -44,11 +44,13 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
     begin = time.time()
     attempt = folder.new_attempt() if place.rank == 0 else -1
     with folder.open_record(attempt) if place.rank == 0 else nullcontext() as record:
-        status = CellStatus(state="running", attempt=attempt, started=begin, message="starting")
-        surroundings = {**environment.describe(), **_hardware(device), "attempt": attempt}
+        described = environment.describe()
+        code = environment.code(described)
+        status = CellStatus(state="running", attempt=attempt, started=begin, message="starting", code=code)
+        surroundings = {**described, **_hardware(device), "attempt": attempt}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.path.parent.parent / "data")
-        loader = Loader(dataset, value_range, device, DTYPES[cell.precision])
+        loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
         session = Session(folder, place, device, loader, stop, status, record, surroundings)
         session.report()
         state = run_baseline(session, cell) if isinstance(cell, BaselineCell) else run_training(session, cell)

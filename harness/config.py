@@ -25,6 +25,7 @@ from harness.catalog import (
     Pictures,
     ScheduleSpec,
     SolverSpec,
+    Unrolled,
 )
 from harness.spec import Frozen
 
@@ -52,7 +53,11 @@ class Pretraining(Frozen):
 
 
 class Pool(Frozen):
-    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones."""
+    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones.
+
+    Its memory is `size` states, twice that with their adjoint solutions: at 3 x 128 x 128 in float32 each is 192 KiB,
+    for DE-ADMM twice as large.
+    """
 
     size: PositiveInt = 32
     """Samples whose state is kept, over all ranks; a multiple of global_batch_size."""
@@ -60,6 +65,8 @@ class Pool(Frozen):
     """Most evaluations of T when a known batch is visited again; a new one is solved in full."""
     refresh_every: PositiveInt = 12
     """Visits of one batch before new samples take its place."""
+    adjoint: bool = True
+    """Keep the adjoint solution with each state: `implicit` goes on from it, but for `gmres` and `cg-normal`."""
 
 
 class Fidelity(Frozen):
@@ -118,6 +125,20 @@ class BatchedCell(BaseCell):
     global_batch_size: PositiveInt = 8
     """Samples in one step over all ranks."""
 
+    def denoiser(self, network: NetworkSpec, physics: PhysicsSpec, pretraining: Pretraining) -> "PretrainCell":
+        """The pretraining that this cell needs: one for each network, data, value range, noise level and seed."""
+        return PretrainCell(
+            seed=self.seed,
+            world_size=self.world_size,
+            precision=self.precision,
+            data=self.data,
+            operations=self.operations,
+            global_batch_size=self.global_batch_size,
+            network=network,
+            value_range=physics.value_range,
+            pretraining=pretraining,
+        )
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         if self.global_batch_size % self.world_size:
@@ -164,6 +185,8 @@ class TrainCell(BatchedCell):
     """Solver of the forward fixed point."""
     optimizer: OptimizerSpec = Adam()
     """Optimiser and learning rate."""
+    jacobian_penalty: PositiveFloat | None = None
+    """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100
@@ -198,6 +221,21 @@ class TrainCell(BatchedCell):
             )
         return self
 
+    @model_validator(mode="after")
+    def _feed_forward_takes_one_step(self) -> Self:
+        if not self.iterates and self.backprop != Unrolled(steps=1):
+            raise PydanticCustomError(
+                "choice",
+                "model {model} has no fixed point: it needs backprop unrolled with steps 1, not {backprop}",
+                {"model": self.model.name, "backprop": self.backprop.name},
+            )
+        return self
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the model is a map to iterate; a user's own class is."""
+        return getattr(self.model, "iterated", True)
+
     @property
     def active_pool(self) -> Pool | None:
         """The pool, unless the backprop method has to start at the initial state."""
@@ -215,34 +253,37 @@ class TrainCell(BatchedCell):
         return "_".join([_slug(self.model.name), _slug(self.backprop.name), _slug(self.schedule.name), f"s{self.seed}"])
 
     @cached_property
-    def needs(self) -> PretrainCell:
-        """The denoiser: one for each network, data, value range, noise level and seed."""
-        return PretrainCell(
-            seed=self.seed,
-            world_size=self.world_size,
-            precision=self.precision,
-            data=self.data,
-            operations=self.operations,
-            global_batch_size=self.global_batch_size,
-            network=self.network,
-            value_range=self.physics.value_range,
-            pretraining=self.pretraining,
-        )
+    def needs(self) -> PretrainCell | None:
+        """The denoiser that the map starts from."""
+        if not self.iterates:
+            return None
+        return self.denoiser(self.network, self.physics, self.pretraining)
 
 
-class BaselineCell(BaseCell):
-    """Scores a method without training, its free parameter tuned on the validation split."""
+class BaselineCell(BatchedCell):
+    """Scores a method without training for the task, its free parameters tuned on the validation split."""
 
     kind: Literal["baseline"] = "baseline"
     baseline: BaselineSpec
     """The method."""
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
+    network: NetworkSpec | None = None
+    """The network of the pretrained denoiser, for methods that plug one in; this and `pretraining` name it."""
+    pretraining: Pretraining | None = None
+    """How that denoiser was trained."""
 
     @property
     def label(self) -> str:
-        """The method."""
-        return _slug(self.baseline.name)
+        """The method, and the seed of its denoiser."""
+        return _slug(self.baseline.name) + (f"_s{self.seed}" if self.needs else "")
+
+    @property
+    def needs(self) -> PretrainCell | None:
+        """The denoiser that is plugged in."""
+        if self.network is None or self.pretraining is None:
+            return None
+        return self.denoiser(self.network, self.physics, self.pretraining)
 
 
 Cell = PretrainCell | TrainCell | BaselineCell

@@ -58,6 +58,25 @@ def spectrum(
     return Spectrum(square.abs().sqrt(), eigenvalue, residual)
 
 
+def mean_square_jacobian(f: Function, at: Tensor, probes: Tensor) -> Tensor:
+    """|J^T e|^2 / n of each sample, (batch,), differentiable in the parameters of f; n numbers make a state.
+
+    For standard normal e, `probes` like `at`, (batch, ...), its mean is |J|_F^2 / n, the mean square of the singular
+    values of J (Hutchinson's estimate; Bai et al. 2021). One evaluation of f more, and one derivative of a derivative.
+    """
+    at = at.detach().requires_grad_()
+    (product,) = torch.autograd.grad(f(at), at, probes, create_graph=True)
+    return product.flatten(1).square().mean(dim=1)
+
+
+def normal_probes(draws: Tensor, like: Tensor) -> Tensor:
+    """Standard normal numbers in the shape of `like`, (batch, ...), each sample's seeded by its draw in [0, 1)."""
+    generators = [torch.Generator(like.device).manual_seed(int(draw * 2**53)) for draw in draws.tolist()]
+    return torch.stack(
+        [torch.randn(like.shape[1:], generator=g, device=like.device, dtype=torch.float32) for g in generators]
+    ).to(like.dtype)
+
+
 def dominant_eigenvalue(product: Function, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The Ritz value of largest modulus and its relative residual, (batch,), after `steps` steps of Arnoldi.
 

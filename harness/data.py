@@ -203,7 +203,7 @@ class Batch:
     images: Tensor
     """(batch, 3, size, size), in the pixel range."""
     noise: Tensor
-    """(batch, 3, size, size), standard normal."""
+    """The same shape, standard normal."""
 
 
 def uniform_draws(seed: int, step: int, batch_size: int) -> Tensor:
@@ -219,16 +219,30 @@ class Loader:
     value_range: tuple[float, float]
     device: torch.device
     dtype: torch.dtype
+    crop: int | None = None
+    """Size of the crops that are trained on; None for whole pictures."""
 
     def held_out_batch(self, indices: list[int]) -> Batch:
         """Validation or test pictures with the noise that belongs to each."""
-        return self.batch([Sample(index) for index in indices], seed=0)
+        samples = [Sample(index) for index in indices]
+        return self._batch(self.dataset.pixels[indices], samples, seed=0)
 
     def batch(self, samples: list[Sample], seed: int) -> Batch:
-        """The pictures of `samples`, each with the noise of (seed, epoch, index)."""
+        """The pictures of `samples`, or a crop of each, at the place and with the noise of (seed, epoch, index)."""
+        pixels = [self._cropped(self.dataset.pixels[sample.index], sample, seed) for sample in samples]
+        return self._batch(np.stack(pixels), samples, seed)
+
+    def _cropped(self, pixels: Pixels, sample: Sample, seed: int) -> Pixels:
+        if self.crop is None:
+            return pixels
+        place = np.random.default_rng([seed, sample.epoch, sample.index])
+        top, left = (int(place.integers(length - self.crop + 1)) for length in pixels.shape[:2])
+        return pixels[top : top + self.crop, left : left + self.crop]
+
+    def _batch(self, chosen: Pixels, samples: list[Sample], seed: int) -> Batch:
         low, high = self.value_range
         indices = [sample.index for sample in samples]
-        pixels = torch.from_numpy(self.dataset.pixels[indices]).to(self.device)
+        pixels = torch.from_numpy(chosen).to(self.device)
         images = pixels.permute(0, 3, 1, 2).to(self.dtype).contiguous() * ((high - low) / 255) + low
         noise = [self._noise(images[0].shape, seed, sample.epoch, sample.index) for sample in samples]
         return Batch(indices, images, torch.stack(noise).to(self.dtype))

@@ -25,6 +25,11 @@ def describe() -> dict[str, Any]:
     }
 
 
+def code(described: dict[str, Any]) -> str:
+    """Commit and dirty flag in a few characters; empty outside a repository."""
+    return described["git_commit"][:12] + (" (dirty)" if described["git_dirty"] else "")
+
+
 def host() -> str:
     """Name of this node."""
     return socket.gethostname()

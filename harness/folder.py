@@ -44,6 +44,8 @@ class CellStatus(BaseModel):
     """The step at which the newest attempt started."""
     message: str = ""
     """The last error, one line."""
+    code: str = ""
+    """Commit of the newest attempt, `(dirty)` where files differed from it; empty outside a repository."""
 
     def seconds_left(self) -> float | None:
         """Expected time to the end of the training at the newest attempt's pace."""

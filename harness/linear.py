@@ -15,7 +15,7 @@ from harness.solvers import Adjoint, Function, Progress, Solution, at_least_floa
 
 @dataclass(frozen=True)
 class LinearSolver(ABC):
-    """Scales v, flattens samples and keeps the books; a Krylov method does the rest, starting from w = 0."""
+    """Scales v, flattens samples and keeps the books; a Krylov method does the rest, always starting from w = 0."""
 
     tol: float | None
     """Relative residual at which a sample stops; None goes on until rounding error or the last step."""

@@ -2,7 +2,8 @@
 
 D_weight(x) = x - weight N(x). The four maps are two pairs: DE-GRAD with weight lambda has the fixed points of
 DE-HQS with penalty 1/lambda, whatever its step; DE-PROX with step eta has those of DE-ADMM with penalty eta,
-whatever its dual step. What does not move the fixed point has a zero exact gradient, so it is not trained here.
+whatever its dual step. What does not move the fixed point has a zero exact gradient, so it is trained only in the
+unrolled twins DU-*, the same maps taken a fixed number of steps. A feed-forward model is a map that forgets its state.
 States are (batch, channels, height, width); measurements and outputs are (batch, 3, height, width).
 """
 
@@ -53,12 +54,12 @@ class DeGrad(Map):
         self, physics: Physics, network: nn.Module, step_size: float, weight: float, damping: float = 1.0
     ) -> None:
         super().__init__(physics, network, damping)
-        self.step_size = step_size
+        self.step_size = Positive(step_size, trained=False)
         self.weight = Positive(weight)
 
     def step(self, state: Tensor, d: Tensor) -> Tensor:
         """One gradient step."""
-        return state - self.step_size * (self.gradient(state, d) + self.weight() * self.network(state))
+        return state - self.step_size() * (self.gradient(state, d) + self.weight() * self.network(state))
 
 
 class DeProx(Map):
@@ -92,7 +93,7 @@ class DeAdmm(Map):
         super().__init__(physics, network, damping)
         self.penalty = Positive(penalty)
         self.weight = Positive(weight)
-        self.dual_step = dual_step
+        self.dual_step = Positive(dual_step, trained=False)
 
     def initial(self, d: Tensor) -> Tensor:
         """z = A^T d, u = 0."""
@@ -104,7 +105,7 @@ class DeAdmm(Map):
         _, u = state.chunk(2, dim=1)
         w = self.output(state, d) + u
         z_new = w - self.weight() * self.network(w)
-        return torch.cat([z_new, u + self.dual_step * (w - u - z_new)], dim=1)
+        return torch.cat([z_new, u + self.dual_step() * (w - u - z_new)], dim=1)
 
     def output(self, state: Tensor, d: Tensor) -> Tensor:
         """x = prox(z - u; d)."""
@@ -124,12 +125,25 @@ class DeHqs(Map):
         return self.physics.prox_l2(state - self.network(state), d, self.penalty())
 
 
-class Positive(nn.Module):
-    """A trained positive scalar, kept as its logarithm."""
+class FeedForward(Map):
+    """A network trained directly: T(x; d) = p - N(d, p) for every x, with the regularised direct inverse p of d."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, physics: Physics, network: nn.Module, penalty: float, damping: float = 1.0) -> None:
+        super().__init__(physics, network, damping)
+        self.penalty = Positive(penalty)
+
+    def step(self, state: Tensor, d: Tensor) -> Tensor:
+        """The whole reconstruction."""
+        p = self.physics.prox_l2(self.physics.A_adjoint(d), d, self.penalty())
+        return p - self.network(torch.cat([d, p], dim=1))
+
+
+class Positive(nn.Module):
+    """A positive scalar, kept as its logarithm."""
+
+    def __init__(self, value: float, trained: bool = True) -> None:
         super().__init__()
-        self.log = nn.Parameter(torch.tensor(math.log(value)))
+        self.log = nn.Parameter(torch.tensor(math.log(value)), requires_grad=trained)
 
     def forward(self) -> Tensor:
         """The scalar."""

@@ -22,6 +22,8 @@ FAR = (1, 2, 10)
 
 def measure(session: Session, cell: TrainCell, task: Task, step: int) -> None:
     """Record whatever is due after `step` training steps; all ranks call it together."""
+    if not cell.iterates:
+        return
     start_or_end = step in (0, task.steps)
     if start_or_end:
         _measure_contraction(session, cell, task, step)

@@ -19,25 +19,25 @@ the noise, and the denoiser needs three times the steps to the same loss."""
 class DnCNN(nn.Sequential):
     """`depth` 3x3 convolutions with ReLU between them (Zhang et al. 2017, without BatchNorm)."""
 
-    def __init__(self, depth: int, width: int) -> None:
-        layers: list[nn.Module] = [_conv(3, width), nn.ReLU()]
+    def __init__(self, depth: int, width: int, inputs: int = 3) -> None:
+        layers: list[nn.Module] = [_conv(inputs, width), nn.ReLU()]
         for _ in range(depth - 2):
             layers += [_conv(width, width), nn.ReLU()]
         super().__init__(*layers, _zero(_conv(width, 3)))
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, 3, height, width) to the same shape."""
+        """(batch, inputs, height, width) to (batch, 3, height, width)."""
         return OUTPUT_SCALE * super().forward(x.contiguous(memory_format=torch.channels_last)).contiguous()
 
 
 class UNet(nn.Module):
     """A U-Net with one convolution pair a level, average pooling down and nearest-neighbour upsampling."""
 
-    def __init__(self, levels: int, width: int) -> None:
+    def __init__(self, levels: int, width: int, inputs: int = 3) -> None:
         super().__init__()
         widths = [width * 2**level for level in range(levels + 1)]
-        self.head = _conv(3, width)
+        self.head = _conv(inputs, width)
         self.down = nn.ModuleList(_conv_pair(a, b) for a, b in zip([width, *widths], widths, strict=False))
         self.up = nn.ModuleList(_conv_pair(a + b, a) for a, b in pairwise(widths))
         self.tail = _zero(_conv(width, 3))
@@ -45,7 +45,10 @@ class UNet(nn.Module):
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, 3, height, width) to the same shape; both sizes divisible by 2**levels."""
+        """(batch, inputs, height, width) to (batch, 3, height, width); a size that can't be halved is continued."""
+        height, width = x.shape[-2:]
+        step = 2**self.levels
+        x = F.pad(x, (0, -width % step, 0, -height % step), mode="replicate")
         h = self.head(x.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
@@ -53,7 +56,7 @@ class UNet(nn.Module):
             skips.append(h)
         for level in reversed(range(self.levels)):
             h = self.up[level](torch.cat([skips[level], F.interpolate(h, scale_factor=2.0)], dim=1))
-        return OUTPUT_SCALE * self.tail(h).contiguous()
+        return OUTPUT_SCALE * self.tail(h)[..., :height, :width].contiguous()
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:

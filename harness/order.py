@@ -25,8 +25,11 @@ class Order(Protocol):
     def draws(self, step: int) -> Tensor:
         """One uniform number for each of this rank's samples, for backprop methods that are random."""
 
-    def keep(self, step: int, states: Tensor) -> None:
-        """Take note of the states that a step ended with."""
+    def adjoint_start(self, step: int) -> Tensor | None:
+        """The adjoint solutions that this rank's adjoint solves of a step go on from; None starts them afresh."""
+
+    def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
+        """Take note of the states and adjoint solutions that a step ended with."""
 
     def states(self) -> dict[int, Tensor]:
         """What a checkpoint has to hold."""
@@ -54,11 +57,14 @@ class Epochs:
     def start(self, step: int) -> None:
         """Afresh."""
 
+    def adjoint_start(self, step: int) -> None:
+        """Afresh."""
+
     def draws(self, step: int) -> Tensor:
         """Anew at each step."""
         return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
-    def keep(self, step: int, states: Tensor) -> None:
+    def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
         """Nothing to note."""
 
     def states(self) -> dict[int, Tensor]:
@@ -75,11 +81,18 @@ class PoolOrder:
     The pool is a ring of batches that take turns. A batch is solved in full on its first visit, continued for a few
     evaluations on each later one, and after `refresh_every` visits gives way to new samples; batches are staggered. So
     the weights are trained at states that have seen many evaluations, which keeps a trained fixed point from drifting,
-    and most steps need few.
+    and most steps need few. With `keep_adjoint` it holds the adjoint solutions too, in as much memory again.
     """
 
     def __init__(
-        self, seed: int, train_count: int, batch_size: int, share: slice, size: int, refresh_every: int
+        self,
+        seed: int,
+        train_count: int,
+        batch_size: int,
+        share: slice,
+        size: int,
+        refresh_every: int,
+        keep_adjoint: bool = False,
     ) -> None:
         self.seed = seed
         self.train_count = train_count
@@ -87,8 +100,10 @@ class PoolOrder:
         self.share = share
         self.batches = size // batch_size
         self.refresh_every = refresh_every
+        self.keep_adjoint = keep_adjoint
         self._states: dict[int, Tensor] = {}
-        """Slot to state (channels, height, width); slot s belongs to batch s // batch_size."""
+        """Slot to (1, channels, height, width), the state, or (2, ...), the state and the adjoint solution; slot s
+        belongs to batch s // batch_size."""
 
     def samples(self, step: int) -> list[Sample]:
         """The samples of the batch that a step visits: picture and noise stay the same between two refreshes."""
@@ -98,27 +113,35 @@ class PoolOrder:
 
     def start(self, step: int) -> Tensor | None:
         """The stored states; None for new samples, and where a state was not finite."""
+        return self._stored(step, 0)
+
+    def adjoint_start(self, step: int) -> Tensor | None:
+        """The stored adjoint solutions; None for new samples, and where one is missing or was not finite."""
+        return self._stored(step, 1)
+
+    def _stored(self, step: int, row: int) -> Tensor | None:
         last_visit = step - self.batches
         is_new = last_visit < 0 or self._generation(step) != self._generation(last_visit)
         slots = self._slots(step)
-        if is_new or any(slot not in self._states for slot in slots):
+        if is_new or any(slot not in self._states or len(self._states[slot]) <= row for slot in slots):
             return None
-        return torch.stack([self._states[slot] for slot in slots])
+        return torch.stack([self._states[slot][row] for slot in slots])
 
     def draws(self, step: int) -> Tensor:
         """Anew at each visit."""
         return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
-    def keep(self, step: int, states: Tensor) -> None:
-        """Store the states that are finite."""
-        finite = states.flatten(1).isfinite().all(dim=1).tolist()
-        for slot, state, usable in zip(self._slots(step), states, finite, strict=True):
+    def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
+        """Store the states that are finite, and with them their adjoint solutions that are."""
+        kept = torch.stack([states, adjoint] if self.keep_adjoint and adjoint is not None else [states], dim=1)
+        finite = kept.flatten(2).isfinite().all(dim=2).tolist()
+        for slot, rows, usable in zip(self._slots(step), kept, finite, strict=True):
             self._states.pop(slot, None)
-            if usable:
-                self._states[slot] = state
+            if usable[0]:
+                self._states[slot] = rows if all(usable) else rows[:1]
 
     def states(self) -> dict[int, Tensor]:
-        """This rank's slots."""
+        """This rank's slots, with all that is kept in them."""
         return self._states
 
     def load(self, states: dict[int, Tensor]) -> None:

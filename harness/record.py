@@ -36,7 +36,9 @@ class Step(Event):
     event: Literal["step"] = "step"
     step: int
     loss: float
-    """Mean over the global batch."""
+    """Mean squared error over the global batch."""
+    penalty: float = 0.0
+    """What the Jacobian penalty adds to it; 0 without one."""
     learning_rate: float
     gradient_norm: float
     """Before clipping."""

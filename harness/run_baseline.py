@@ -1,7 +1,8 @@
-"""Runs a cell without training: tune the one free parameter on validation pictures, then score the test pictures."""
+"""Runs a cell without training: tune the free parameters on validation pictures, then score the test pictures."""
 
 import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,43 +19,54 @@ from harness.record import Search
 from harness.session import EVALUATION_BATCH, Session
 from harness.solvers import Solution, Status
 from harness.tasks import DTYPES
+from harness.trained import denoiser_weights
 
 SEARCH_PICTURES = 32
 """Validation pictures that the search looks at."""
 
 
 def run_baseline(session: Session, cell: BaselineCell) -> State:
-    """Tune, record the search, score."""
+    """Tune, record the searches, score."""
     physics = build(cell.physics, cell.data.image_size).to(session.device, DTYPES[cell.precision])
-    baseline: Baseline = build(cell.baseline)
+    baseline = _baseline(session, cell)
 
-    def reconstruct(batch: Batch, value: float) -> Output:
-        return _output(baseline(physics, measure(physics, batch.images, batch.noise), value))
+    def reconstruct(batch: Batch, values: Sequence[float]) -> Output:
+        return _output(baseline(physics, measure(physics, batch.images, batch.noise), *values))
 
-    def validation_psnr(value: float) -> float:
+    def validation_psnr(values: Sequence[float]) -> float:
         pictures = list(session.loader.dataset.validation)[:SEARCH_PICTURES]
-        scores = evaluate(lambda batch: reconstruct(batch, value), session.loader, pictures, EVALUATION_BATCH)
+        scores = evaluate(lambda batch: reconstruct(batch, values), session.loader, pictures, EVALUATION_BATCH)
         return statistics.fmean(scores.psnr)
 
     session.start(0)
-    chosen = baseline.start
-    if baseline.parameter:
-        session.report(message=f"tuning {baseline.parameter}")
-        tuned = tune(validation_psnr, baseline.start, baseline.ratio)
-        chosen = tuned.chosen
+    session.report(message="tuning")
+    found = tune(validation_psnr, baseline.parameters)
+    for tuned in found:
         session.write(
             Search(
                 time=time.time(),
-                parameter=baseline.parameter,
+                parameter=tuned.name,
                 candidates=tuned.candidates,
                 psnr=tuned.scores,
-                chosen=chosen,
+                chosen=tuned.chosen,
                 interior=tuned.interior,
             )
         )
+    chosen = [tuned.chosen for tuned in found]
     session.evaluate(lambda batch: reconstruct(batch, chosen), "validation", 0)
     session.evaluate(lambda batch: reconstruct(batch, chosen), "test", 0, keep=cell.operations.reconstructions)
     return "finished"
+
+
+def _baseline(session: Session, cell: BaselineCell) -> Baseline:
+    """The method, with the pretrained network where it needs one."""
+    if cell.network is None or cell.needs is None:
+        baseline: Baseline = build(cell.baseline)
+        return baseline
+    network = build(cell.network)
+    network.load_state_dict(denoiser_weights(session.folder, cell.needs))
+    plugged: Baseline = build(cell.baseline, network.to(session.device, DTYPES[cell.precision]))
+    return plugged
 
 
 def _output(image: Tensor) -> Output:

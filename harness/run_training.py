@@ -15,7 +15,7 @@ from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
 from harness.distributed import gather, gather_objects
-from harness.folder import CellFolder, State
+from harness.folder import State
 from harness.measure import measure
 from harness.probe import Cost, probe
 from harness.record import Checkpoint, Probe, Step
@@ -23,6 +23,7 @@ from harness.session import Session
 from harness.solvers import Status
 from harness.tasks import Task, pretrain_task, train_task
 from harness.train import LocalStep, train
+from harness.trained import denoiser_weights
 
 
 def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
@@ -71,7 +72,8 @@ def _task(session: Session, cell: PretrainCell | TrainCell, clock: Clock) -> Tas
     share = slice(session.place.rank * size, (session.place.rank + 1) * size)
     if isinstance(cell, PretrainCell):
         return pretrain_task(cell, train_count, share, session.device)
-    return train_task(cell, pretrained_denoiser(session.folder, cell), train_count, share, session.device, clock)
+    denoiser = denoiser_weights(session.folder, cell.needs) if cell.needs else None
+    return train_task(cell, denoiser, train_count, share, session.device, clock)
 
 
 def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
@@ -92,6 +94,7 @@ def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step,
                 time=time.time(),
                 step=local.step,
                 loss=_mean(ranks["loss"]),
+                penalty=_mean(ranks["penalty"]),
                 learning_rate=local.learning_rate,
                 gradient_norm=local.gradient_norm,
                 nfe=_mean(ranks["nfe"]),
@@ -116,6 +119,7 @@ def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
     names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
     numbers = {
         "loss": local.loss,
+        "penalty": local.penalty,
         "nfe": float(forward.nfe.double().mean()),
         "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
         "residual": float(forward.residual.max()),
@@ -124,20 +128,6 @@ def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
         "diverged": float(len(names)),
     }
     return numbers, names
-
-
-def pretrained_denoiser(folder: CellFolder, cell: TrainCell) -> dict[str, Tensor]:
-    """The network weights of the pretraining cell that `cell` needs.
-
-    Raises:
-        ValueError: that cell has not finished.
-    """
-    needed = CellFolder(folder.path.parent / cell.needs.cell_id)
-    loaded = checkpoint.load_newest(needed.checkpoints, torch.device("cpu"))
-    if needed.status().state != "finished" or loaded is None:
-        raise ValueError(f"{cell.cell_id} needs {needed.cell_id}, which is not finished")
-    weights: dict[str, Tensor] = loaded[1]["model"]
-    return {name.removeprefix("network."): tensor for name, tensor in weights.items()}
 
 
 def _resume(session: Session, task: Task) -> int:
@@ -170,7 +160,8 @@ def _probe(session: Session, task: Task, model: DistributedDataParallel, batch: 
     d, draws = task.measure(batch), task.order.draws(0).to(session.device)
 
     def loss() -> Tensor:
-        return torch.nn.functional.mse_loss(model(d, None, draws).image, batch.images)
+        output = model(d, None, draws)
+        return torch.nn.functional.mse_loss(output.image, batch.images) + output.penalty
 
     cost = probe(model, loss, session.device)
     names = [field.name for field in fields(Cost)]

@@ -20,7 +20,7 @@ Advance = Callable[[Tensor, Tensor], Tensor]
 HOST_CHECK_EVERY = 4
 """Iterations between two reads of "is every sample done?" where a read stops the device's queue."""
 GROWTH_LIMIT = 1e3
-"""A sample whose residual grew by this factor over its first one has diverged."""
+"""A sample whose residual grew by this factor over its first one, or the root of the rounding error, has diverged."""
 
 
 class Status(IntEnum):
@@ -55,6 +55,8 @@ class Adjoint:
     """w -> J^T w."""
     jvp: Function
     """u -> J u; about three times the price."""
+    start: Tensor | None = None
+    """(batch, ...): an earlier w, which fixed-point solvers go on from; None starts at v, the gradient for J = 0."""
 
 
 class AdjointSolver(Protocol):
@@ -89,7 +91,9 @@ class Solver(ABC):
         for step in range(self.max_steps):
             fx = f(x).to(x.dtype)
             difference, scale = per_sample_norm(fx - x), per_sample_norm(fx)
-            growth_bound = GROWTH_LIMIT * difference if growth_bound is None else growth_bound
+            if growth_bound is None:
+                # A warm start may be a fixed point up to rounding, and what rounding becomes is not divergence.
+                growth_bound = GROWTH_LIMIT * difference.maximum(torch.finfo(x.dtype).eps ** 0.5 * scale)
             better = progress.update(ratio(difference, scale), failed=difference > growth_bound)
             best = keep(better, x, best)
             x = keep(progress.running, advance(x, fx), x)
@@ -99,8 +103,9 @@ class Solver(ABC):
         return progress.solution(value)
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """The fixed point of w -> v + J^T w, started at v: what the gradient would be for J = 0."""
-        return self(lambda w: equation.v + equation.vjp(w), equation.v)
+        """The fixed point of w -> v + J^T w."""
+        start = equation.v if equation.start is None else equation.start
+        return self(lambda w: equation.v + equation.vjp(w), start)
 
 
 @dataclass(frozen=True)

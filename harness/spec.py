@@ -2,12 +2,14 @@
 
 A choice is written in YAML by name (`backprop: jfb`) or by name and parameters
 (`backprop: {name: implicit, solver: gmres}`). A name with a colon (`mypackage.mymodule:MyMap`) is a user's own class,
-which goes through the same mechanism.
+which goes through the same mechanism: it is given its family's parameters (a solver `tol` and `max_steps`) and its own.
 """
 
+from collections.abc import Iterator
+from functools import cache
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -55,7 +57,8 @@ class Spec(Frozen):
     @classmethod
     def choices(cls) -> dict[str, type[Self]]:
         """The family's choices by name."""
-        return {spec.__pydantic_fields__["name"].default: spec for spec in cls.__subclasses__()}
+        catalog = [spec for spec in cls.__subclasses__() if not issubclass(spec, Imported)]
+        return {spec.__pydantic_fields__["name"].default: spec for spec in catalog}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -63,7 +66,7 @@ class Spec(Frozen):
         """Turn a name, or a mapping with a name, into the choice of this family."""
         if isinstance(value, Spec):
             return value
-        is_family = Spec in cls.__bases__ and cls is not Imported
+        is_family = Spec in cls.__bases__
         if not is_family:
             return handler(value)
         fields = {"name": value} if isinstance(value, str) else value
@@ -73,7 +76,7 @@ class Spec(Frozen):
             )
         name = fields.get("name", cls.default_name)
         if isinstance(name, str) and ":" in name:
-            return Imported.model_validate(fields)
+            return _imported(cls).model_validate(fields)
         if name not in cls.choices():
             allowed = ", ".join(sorted(cls.choices()))
             raise PydanticCustomError(
@@ -83,13 +86,31 @@ class Spec(Frozen):
 
 
 class Imported(Spec):
-    """A user's own class, named by import path; its parameters are handed to it as they are."""
+    """A user's own class, named by import path; parameters that its family lacks are handed to it as they are."""
 
-    model_config = ConfigDict(extra="allow")
-
-    name: str = Field(pattern=r"^[\w.]+:\w+$")
+    name: str = Field(pattern=r"^\w+(\.\w+)*:\w+$")
 
     @property
     def import_path(self) -> str:
         """The name itself."""
         return self.name
+
+    @property
+    def module(self) -> str:
+        """Where the class should be."""
+        return self.name.partition(":")[0]
+
+
+@cache
+def _imported(family: type[Spec]) -> type[Spec]:
+    """A family's choice for users' own classes."""
+    return create_model(f"Imported{family.__name__}", __base__=(Imported, family), __cls_kwargs__={"extra": "allow"})
+
+
+def imported_specs(part: Frozen, path: str = "") -> Iterator[tuple[str, Imported]]:
+    """Every user's own class in `part`, itself included, with its dotted field."""
+    if isinstance(part, Imported):
+        yield path, part
+    for name, value in part:
+        if isinstance(value, Frozen):
+            yield from imported_specs(value, f"{path}.{name}" if path else name)

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from harness.backprop import Timed, untimed
 from harness.build import build
 from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
+from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
@@ -29,7 +31,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, d: Tensor, start: Tensor | None = None, draws: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        d: Tensor,
+        start: Tensor | None = None,
+        draws: Tensor | None = None,
+        adjoint_start: Tensor | None = None,
+    ) -> Output:
         """Denoise (batch, 3, height, width)."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
@@ -59,7 +67,8 @@ class Task:
 def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
     """The denoiser, from random weights; the scale of its noise follows the pixel range."""
     torch.manual_seed(cell.seed)
-    model = Denoiser(build(cell.network)).to(device, DTYPES[cell.precision])
+    network, projection = build_network(cell)
+    model = Denoiser(network).to(device, DTYPES[cell.precision])
     noise_std = cell.pretraining.noise_std * (cell.value_range[1] - cell.value_range[0])
 
     def corrupt(batch: Batch) -> Tensor:
@@ -70,39 +79,68 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         measure=corrupt,
         reconstruct=lambda batch: model(corrupt(batch)),
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
-        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps),
+        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
 
 
 def train_task(
-    cell: TrainCell, denoiser: dict[str, Tensor], train_count: int, share: slice, device: torch.device, clock: Clock
+    cell: TrainCell,
+    denoiser: dict[str, Tensor] | None,
+    train_count: int,
+    share: slice,
+    device: torch.device,
+    clock: Clock,
 ) -> Task:
-    """The equilibrium model with the pretrained denoiser plugged in."""
-    physics = build(cell.physics, cell.data.image_size)
-    network = build(cell.network)
-    network.load_state_dict(denoiser)
-    map = build(cell.model, physics, network).to(device, DTYPES[cell.precision])
-    pool = cell.active_pool
-    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), clock, continuing)
+    """The model, with the weights of the pretrained denoiser plugged in where it has one."""
+    model, projection = equilibrium(cell, clock)
+    model.to(device, DTYPES[cell.precision])
+    if denoiser is not None:
+        model.map.network.load_state_dict(denoiser)
+    physics, pool = model.map.physics, cell.active_pool
 
     def observe(batch: Batch) -> Tensor:
         return measure(physics, batch.images, batch.noise)
 
+    keep_adjoint = pool is not None and pool.adjoint and cell.backprop.solves_adjoint
     order = (cell.seed, train_count, cell.global_batch_size, share)
     return Task(
         model=model,
         measure=observe,
         reconstruct=lambda batch: model(observe(batch)),
-        order=PoolOrder(*order, pool.size, pool.refresh_every) if pool else Epochs(*order),
-        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps),
+        order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
+        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
 
 
-def _optimisation(model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int) -> dict[str, Any]:
+def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Module, Projection | None]:
+    """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
+    network: nn.Module = build(cell.network, **more)
+    bound = cell.network.lipschitz
+    return network, Projection(network, bound, cell.data.image_size) if bound else None
+
+
+def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, Projection | None]:
+    """The model of a cell with random weights, and what keeps its network within its Lipschitz bound."""
+    torch.manual_seed(cell.seed)
+    # A feed-forward network sees two pictures, the measurement and its direct inverse.
+    network, projection = build_network(cell) if cell.iterates else build_network(cell, inputs=6)
+    map = build(cell.model, build(cell.physics, cell.data.image_size), network)
+    if not cell.backprop.finds_fixed_point:
+        map.requires_grad_()  # Of a fixed number of steps also their size matters.
+    pool = cell.active_pool
+    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
+    model = Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
+    return model, projection
+
+
+def _optimisation(
+    model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int, projection: Projection | None
+) -> dict[str, Any]:
     built: Optimizer = build(optimizer, model.parameters())
+    if projection:
+        built.register_step_post_hook(lambda *_: projection())
     return {"optimizer": built, "schedule": build(schedule, built, steps), "steps": steps}

@@ -19,6 +19,7 @@ class LocalStep:
     step: int
     """Completed steps, this one included."""
     loss: float
+    penalty: float
     learning_rate: float
     gradient_norm: float
     updated: bool
@@ -39,9 +40,10 @@ def train(
             d = task.measure(batch)
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
-            output = model(d, task.order.start(step), task.order.draws(step).to(d.device))
+            order = task.order
+            output = model(d, order.start(step), order.draws(step).to(d.device), order.adjoint_start(step))
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
-            loss.backward()
+            (loss + output.penalty).backward()
         with clock("optimizer"):
             norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
             # The reduced gradient is the same on all ranks, so they take this branch together.
@@ -51,10 +53,11 @@ def train(
             task.optimizer.zero_grad()
             learning_rate = float(task.schedule.get_last_lr()[0])
             task.schedule.step()
-        task.order.keep(step, output.state)
+        task.order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
         yield LocalStep(
             step=step + 1,
             loss=float(loss.detach()),
+            penalty=float(output.penalty.detach()),
             learning_rate=learning_rate,
             gradient_norm=float(norm),
             updated=updated,

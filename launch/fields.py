@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config import BaselineCell, TrainCell
-from harness.spec import Frozen, Imported, Spec
+from harness.spec import Frozen, Spec
 
 
 def describe_fields() -> Group:
@@ -18,7 +18,7 @@ def describe_fields() -> Group:
     parts: list[Table | Text] = [Text("Fields of a cell", style="bold"), _table(TrainCell)]
     for name, field in (TrainCell.model_fields | {"baselines": BaselineCell.model_fields["baseline"]}).items():
         for model in _models(field.annotation):
-            if Spec in model.__bases__ and model is not Imported:
+            if Spec in model.__bases__:
                 for choice, spec in sorted(model.choices().items()):
                     parts += [Text(f"\n{name}: {choice}", style="bold"), Text(_summary(spec)), _table(spec)]
             else:

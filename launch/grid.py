@@ -5,12 +5,16 @@ base: {...}            fields every cell shares
 grid: {model: [...]}   axes: every combination is a cell; a key may be dotted (optimizer.lr)
 baselines: [...]       methods without training, on the same pictures and physics
 exclude: [{model: de-grad, backprop: unrolled}]
+blocks:                parts with fields and axes of their own, on top of those above
+  - {base: {pool: null}, grid: {backprop: [unrolled]}}
 """
 
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,18 @@ import yaml
 from pydantic import Field, ValidationError
 
 from harness.config import BaseCell, BaselineCell, Cell, ConfigError, TrainCell, explain, parse_cell
-from harness.spec import Frozen
+from harness.spec import Frozen, imported_specs
 
 SHIPPED = resources.files("launch.grids")
+
+
+class Block(Frozen):
+    """A part of a grid, with fields and axes of its own."""
+
+    base: dict[str, Any] = {}
+    """Fields (dotted ones too) that its cells have instead of, or beside, the grid's own."""
+    grid: dict[str, list[Any]] = {}
+    """Axes beside the grid's own; of two lists for one field, the block's counts."""
 
 
 class Grid(Frozen):
@@ -36,6 +49,15 @@ class Grid(Frozen):
     """Methods without training."""
     exclude: list[dict[str, Any]] = []
     """Combinations to leave out: field to value, all of which must match."""
+    blocks: list[Block] = []
+    """Parts that each combine the grid's fields and axes with their own; without any, the grid is one part."""
+
+    def parts(self) -> list[Block]:
+        """Each part with all of its fields and axes."""
+        return [
+            Block(base=_set_all(self.base, block.base), grid={**self.grid, **block.grid})
+            for block in self.blocks or [Block()]
+        ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,10 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
-    """The grid with command-line overrides: an axis gets a new list, `name` and `baselines` change the grid itself."""
+    """The grid with command-line overrides: an axis gets a new list, `name` and `baselines` change the grid itself.
+
+    What blocks have of a field, as an axis or else as a value, is overridden there too.
+    """
     fields = grid.model_dump()
     for assignment in assignments:
         field, values = assignment.field, assignment.values
@@ -100,10 +125,16 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
             fields["name"] = values[0]
         elif field == "baselines":
             fields["baselines"] = values[0] if is_one_list else values
-        elif field in fields["grid"] or len(values) > 1:
-            fields["grid"][field] = values[0] if is_one_list else values
+        elif with_axis := [part for part in (fields, *fields["blocks"]) if field in part["grid"]]:
+            for part in with_axis:
+                part["grid"][field] = values[0] if is_one_list else values
+        elif len(values) > 1:
+            fields["grid"][field] = values
         else:
             fields["base"] = _set(fields["base"], field, values[0])
+            for block in fields["blocks"]:
+                if _get(_set_all({}, block["base"]), field) is not None:
+                    block["base"] = _set_all({}, {**block["base"], field: values[0]})
     return validated(fields)
 
 
@@ -113,16 +144,17 @@ def plan(grid: Grid) -> list[Cell]:
     Raises:
         ConfigError: a field is wrong, or there is no cell at all.
     """
-    for axis, values in grid.grid.items():
+    for axis, values in itertools.chain(*(part.grid.items() for part in grid.parts())):
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
-    trained = _trained_cells(grid)
-    baselines = [_baseline_cell(grid, baseline) for baseline in grid.baselines]
-    needed = [needs for cell in trained if (needs := cell.needs) is not None]
-    cells = list({cell.cell_id: cell for cell in [*baselines, *needed, *trained]}.values())
+    trained = [cell for part in grid.parts() for cell in _trained_cells(part, grid.exclude)]
+    baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
+    ordered = [cell for row in [*baselines, *trained] for cell in (row.needs, row) if cell is not None]
+    cells = list({cell.cell_id: cell for cell in ordered}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
     check_data(cells)
+    check_imports(cells)
     return cells
 
 
@@ -139,47 +171,76 @@ def check_data(cells: Iterable[BaseCell]) -> None:
             raise ConfigError(str(error)) from None
 
 
+def check_imports(cells: Iterable[BaseCell]) -> None:
+    """Look for the module of every user's own class.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    # Thousands of cells share most of their parts.
+    parts = {id(part): (field, part) for cell in cells for field, part in cell if isinstance(part, Frozen)}
+    named = {found for field, part in parts.values() for found in imported_specs(part, field)}
+    for field, spec in named:
+        if not _module_exists(spec.module):
+            raise ConfigError(f"{field}: {spec.name!r} names no module on the Python path ({spec.module} not found)")
+
+
+def _module_exists(name: str) -> bool:
+    """Without importing anything: a package of models imports torch, which planning does without."""
+    head, *rest = name.split(".")
+    found = find_spec(head)
+    for part in rest:
+        if found is None or found.submodule_search_locations is None:
+            return False
+        found = PathFinder.find_spec(f"{found.name}.{part}", found.submodule_search_locations)
+    return found is not None
+
+
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether every field of `pattern` (dotted; a choice also by its name) has the pattern's value in `cell`."""
     return all(_matches_one(_get(cell, field), value) for field, value in pattern.items())
 
 
-def _trained_cells(grid: Grid) -> list[Cell]:
+def _trained_cells(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[Cell]:
     """One cell for each combination. What all of them share is validated once, for there may be thousands."""
-    combinations = _combinations(grid)
-    varied = {axis.partition(".")[0] for axis in grid.grid}
+    varied = {axis.partition(".")[0] for axis in part.grid}
     shared: dict[str, Any] = {}
     cells = []
-    for fields in combinations:
+    for fields in _combinations(part, exclude):
         cell = parse_cell({**fields, **shared})
-        shared = shared or {field: getattr(cell, field) for field in grid.base if field not in varied}
+        shared = shared or {field: getattr(cell, field) for field in part.base if field not in varied}
         cells.append(cell)
     return cells
 
 
-def _combinations(grid: Grid) -> list[dict[str, Any]]:
-    if not grid.grid and "model" not in grid.base:
+def _combinations(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if not part.grid and "model" not in part.base:
         return []
-    combinations = []
-    for values in itertools.product(*grid.grid.values()):
-        point = dict(zip(grid.grid, values, strict=True))
-        fields = grid.base
-        for field, value in point.items():
-            fields = _set(fields, field, value)
-        if not any(matches(fields, pattern) for pattern in grid.exclude):
-            combinations.append(fields)
-    return combinations
+    points = (dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values()))
+    combinations = [_set_all(part.base, point) for point in points]
+    return [fields for fields in combinations if not any(matches(fields, pattern) for pattern in exclude)]
 
 
-def _baseline_cell(grid: Grid, baseline: Any) -> Cell:
-    """Baselines share the base's pictures and physics; they run in one process."""
+def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
+    """One cell, in one process; one for each denoiser of the trained cells where the method plugs it in.
+
+    Baselines share the base's pictures and physics.
+    """
     for field in grid.base:
         if field not in TrainCell.model_fields:
             parse_cell(grid.base)
     shared = {key: grid.base[key] for key in ("data", "physics", "precision", "operations") if key in grid.base}
     assert shared.keys() <= BaselineCell.model_fields.keys()
-    fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline}
-    return parse_cell(fields | shared)
+    fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline} | shared
+    cell = parse_cell(fields)
+    assert isinstance(cell, BaselineCell)
+    if not cell.baseline.needs_denoiser:
+        return [cell]
+    denoisers = {needed.cell_id: needed for one in trained if (needed := one.needs) is not None}
+    if not denoisers:
+        raise ConfigError(f"baselines: {cell.baseline.name} plugs in a pretrained denoiser; the grid trains none")
+    own = {"seed", "world_size", "global_batch_size", "network", "pretraining"}
+    return [parse_cell(fields | needed.model_dump(include=own, serialize_as_any=True)) for needed in denoisers.values()]
 
 
 def validated(fields: dict[str, Any]) -> Grid:
@@ -199,9 +260,16 @@ def _set(fields: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     head, _, rest = dotted.partition(".")
     if not rest:
         return {**fields, head: value}
-    inner = fields.get(head, {})
+    inner = fields.get(head) or {}
     inner = {"name": inner} if isinstance(inner, str) else inner
     return {**fields, head: _set(inner, rest, value)}
+
+
+def _set_all(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with several dotted fields set, in order."""
+    for dotted, value in values.items():
+        fields = _set(fields, dotted, value)
+    return dict(fields)
 
 
 def _get(fields: Any, dotted: str) -> Any:

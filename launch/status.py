@@ -42,6 +42,8 @@ class Row:
     queue: str
     """What the scheduler says of its job; empty where it has none, or where there is nothing to say."""
     message: str
+    code: str
+    """Which commit it ran, `(dirty)` where files differed from it."""
 
     @staticmethod
     def of(cell_id: str, written: CellStatus, job: Job | None) -> "Row":
@@ -58,6 +60,7 @@ class Row:
             updated=status.updated,
             queue=scheduler_says(status, job),
             message=status.message,
+            code=status.code,
         )
 
 
@@ -123,7 +126,16 @@ def table(rows: Sequence[Row]) -> Group:
     counts = Counter(row.state for row in rows)
     line = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
     more = f"  ({len(most)} shown; choose others by --where)" if len(most) < len(rows) else ""
-    return Group(shown, f"[bold]{len(rows)} cells[/]  {line}{more}")
+    return Group(shown, f"[bold]{len(rows)} cells[/]  {line}{more}", *changed_code(rows))
+
+
+def changed_code(rows: Sequence[Row]) -> list[str]:
+    """A warning where the finished cells do not all come from one clean commit."""
+    codes = Counter(row.code for row in rows if row.state == "finished" and row.code)
+    if len(codes) > 1:
+        listed = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
+        return [f"[yellow]finished cells come from {len(codes)} states of the code:[/] {escape(listed)}"]
+    return [f"[yellow]finished cells come from changed files:[/] {escape(code)}" for code in codes if "dirty" in code]
 
 
 def duration(seconds: float | None) -> str:

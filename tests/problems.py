@@ -53,7 +53,7 @@ class Problem:
             return TIGHT(self.f, self.start).value
 
     def parameters(self) -> list[nn.Parameter]:
-        return list(self.map.parameters())
+        return [p for p in self.map.parameters() if p.requires_grad]
 
     def jacobian(self, at: Tensor) -> Tensor:
         """(batch, size, size): dT/ds of each sample."""

@@ -68,7 +68,7 @@ def test_diverged_and_unconverged_pictures_are_counted_over_seeds(runs: Runs) ->
 
 def test_unrolled_has_no_tolerance_to_miss(runs: Runs) -> None:
     found = frame(runs, "model=de-hqs", "backprop=unrolled")
-    assert math.isnan(found.loc["de-hqs unrolled", "unconverged"])
+    assert math.isnan(found.loc["du-hqs unrolled", "unconverged"])
 
 
 def test_tuned_baseline_shows_its_parameter_and_whether_the_search_is_interior(runs: Runs) -> None:
@@ -99,3 +99,11 @@ def test_caption_names_the_conditions(runs: Runs) -> None:
                  f"commit: {'a' * 12}"):  # fmt: skip
         assert part in table.caption
     assert table.command == "python -m launch grid demo pretraining.steps=4 steps=10 model=de-hqs seed=0,1"
+
+
+def test_caption_names_each_protocol_with_its_physics(runs: Runs) -> None:
+    data = load(make(runs, *SMALL, "model=de-hqs", "physics=paper,code2024"), "demo")
+    caption = accuracy_table(data, accuracy_frame(data)).caption
+    assert "protocol: gaussian-blur (" in caption, "the baselines', which share the base"
+    assert "paper (boundary zero, kernel size 5, kernel std 2.236, noise std 0.01, value range [0.0, 1.0])" in caption
+    assert "code2024 (boundary zero, kernel size 5, kernel std 1, noise std 0.01, value range [-1.0, 1.0])" in caption

@@ -5,6 +5,8 @@ import pytest
 from analysis.methods import flat_config, key, names, protocol
 from harness.config import parse_cell
 
+FEED_FORWARD = {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
+
 
 def labels(*cells: dict[str, Any]) -> list[str]:
     parsed = {str(k): parse_cell({"model": "de-hqs", **cell}) for k, cell in enumerate(cells)}
@@ -27,6 +29,12 @@ def test_seed_alone_makes_no_new_method() -> None:
         ([{}, {"solver": "picard"}], ["de-hqs jfb solver=anderson", "de-hqs jfb solver=picard"]),
         ([{}, {"model": "de-grad"}], ["de-hqs jfb", "de-grad jfb"]),
         ([{}, {"model": {"name": "de-hqs", "damping": 0.5}}], ["de-hqs jfb damping=1.0", "de-hqs jfb damping=0.5"]),
+        ([{"physics": "paper"}, {"physics": "code2024"}], ["de-hqs jfb physics=paper", "de-hqs jfb physics=code2024"]),
+        ([{}, {"backprop": "unrolled"}], ["de-hqs jfb", "du-hqs unrolled"]),
+        (
+            [{}, {**FEED_FORWARD, "optimizer": {"lr": 0.1}}, {**FEED_FORWARD, "network": "unet"}],
+            ["de-hqs jfb", "dncnn feed-forward", "unet feed-forward"],
+        ),
         ([{}, {"model": "mine.maps:Better"}], ["de-hqs jfb", "Better jfb"]),
         ([{}, {"operations": {"checkpoint_every": 7}}], ["de-hqs jfb", "de-hqs jfb"]),
     ],
@@ -49,3 +57,4 @@ def test_protocol_is_pictures_and_physics_but_not_where_they_lie() -> None:
 
     assert of(root="here") == of(root="there")
     assert of(root="here") != of(root="here", image_size=64)
+    assert of(root="here") == of(root="here", train_images=200, crop=32), "scored on the same pictures"

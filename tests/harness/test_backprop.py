@@ -219,6 +219,36 @@ def test_a_random_gradient_without_draws_is_refused() -> None:
         case.backward(StochasticNeumann(0.5))
 
 
+# ------------------------------------------------------------------------------------------ adjoint warm start
+
+
+def continued(method: Backprop, start: Tensor | None) -> tuple[Tensor, Solution]:
+    """Gradient and adjoint solution of a method that is told where an earlier adjoint solve ended."""
+    case = problem("de-hqs")
+    case.map.zero_grad()
+    found = method(case.f, case.start, TIGHT, draws=DRAWS)
+    found.adjoint_start = start
+    case.loss(found.state).backward()
+    return flat([p.grad for p in case.parameters()]), found.adjoint[0]
+
+
+@pytest.mark.parametrize("name", ["picard", "anderson", "broyden"])
+def test_an_adjoint_solve_goes_on_from_an_earlier_one(name: str) -> None:
+    method = Implicit(ADJOINT_SOLVERS[name])
+    gradient, cold = continued(method, None)
+    warm_gradient, warm = continued(method, cold.value)
+    near_gradient, near = continued(method, 1.001 * cold.value)
+    assert int(warm.nfe.max()) <= 2 < int(near.nfe.max()) < int(cold.nfe.max())
+    assert relative_error(warm_gradient, gradient) < 1e-11
+    assert relative_error(near_gradient, gradient) < 1e-11
+
+
+@pytest.mark.parametrize("method", [Neumann(3), StochasticNeumann(0.5), Implicit(Gmres(1e-6, 50))], ids=str)
+def test_what_is_defined_from_v_on_ignores_it(method: Backprop) -> None:
+    gradient, adjoint = continued(method, None)
+    assert torch.equal(continued(method, 3 * adjoint.value)[0], gradient)
+
+
 # ------------------------------------------------------------------------------- what must not change a result
 
 

@@ -19,8 +19,18 @@ from tests.conftest import tiny_cell
         ({"model": "de-prox", "pool": {"size": 12}}, "pool.size 12 is not a multiple of global_batch_size 8"),
         ({"model": "de-prox", "data": "celeba"}, "data.root: a value is required"),
         ({"model": "de-prox", "physics": {"kernel_size": 4}}, "kernel_size must be odd"),
+        ({"model": "de-prox", "physics": {"name": "paper", "kernel_std": 2.236}}, "paper has kernel_std 2.23606"),
+        (
+            {"model": "de-prox", "physics": "code2023"},
+            "physics: 'code2023' is not one of code2022, code2024, gaussian-",
+        ),
         ({"model": "de-prox", "backprop": {"name": "implicit", "solver": "andersn"}}, "backprop.solver: 'andersn'"),
         ({"model": "de-prox", "backprop": "shine"}, "backprop shine needs solver broyden, not anderson"),
+        ({"model": "de-prox", "data": {"image_size": 32, "crop": 33}}, "data: crop 33 is larger than image_size 32"),
+        (
+            {"model": "feed-forward"},
+            "model feed-forward has no fixed point: it needs backprop unrolled with steps 1, not jfb",
+        ),
         ({}, "model: a value is required"),
     ],
 )
@@ -64,5 +74,16 @@ def test_pretraining_is_shared_by_models_and_methods_but_not_by_seeds() -> None:
 
 def test_a_users_own_class_is_named_by_import_path() -> None:
     cell = tiny_cell(model={"name": "mypackage.mymodule:MyMap", "strength": 3})
-    assert cell.to_json()["model"] == {"name": "mypackage.mymodule:MyMap", "strength": 3}
+    assert cell.to_json()["model"] == {"name": "mypackage.mymodule:MyMap", "damping": 1.0, "strength": 3}
     assert cell.cell_id.startswith("MyMap_jfb_")
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel_std", "value_range"),
+    [("paper", 5**0.5, (0.0, 1.0)), ("code2022", 5.0, (-1.0, 1.0)), ("code2024", 1.0, (-1.0, 1.0))],
+)
+def test_a_protocol_is_named_in_one_word(name: str, kernel_std: float, value_range: tuple[float, float]) -> None:
+    physics = tiny_cell(physics=name).physics
+    expected = {"noise_std": 0.01, "value_range": value_range, "kernel_size": 5, "kernel_std": kernel_std}
+    assert physics.parameters() == expected | {"boundary": "zero"}
+    assert physics.import_path == "harness.physics:GaussianBlur"

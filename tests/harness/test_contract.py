@@ -96,12 +96,15 @@ def test_physics_has_an_adjoint_and_a_proximal_step(spec: PhysicsSpec) -> None:
 def test_a_network_takes_pictures_to_pictures(spec: NetworkSpec) -> None:
     network: nn.Module = build(spec)
     assert network(PICTURES).shape == PICTURES.shape
+    assert network(PICTURES[..., :13, :11]).shape == (2, 3, 13, 11)
+    assert build(spec, inputs=6)(torch.cat([PICTURES, PICTURES], dim=1)).shape == PICTURES.shape
 
 
 @every(MapSpec)
 def test_a_map_keeps_the_shape_of_its_state_and_outputs_a_picture(spec: MapSpec) -> None:
     physics = build(PhysicsSpec.choices()["gaussian-blur"](), SIZE).float()
-    map = build(spec, physics, build(NetworkSpec.choices()["dncnn"](depth=3, width=4)))
+    inputs = 3 if spec.iterated else 6
+    map = build(spec, physics, build(NetworkSpec.choices()["dncnn"](depth=3, width=4), inputs=inputs))
     start: Tensor = map.initial(PICTURES)
     state = map(start, PICTURES)
     assert state.shape == start.shape
@@ -121,7 +124,9 @@ def test_a_schedule_runs_to_the_end_with_learning_rates_above_zero(spec: Schedul
 @every(BaselineSpec)
 def test_a_baseline_reconstructs(spec: BaselineSpec) -> None:
     physics = build(PhysicsSpec.choices()["gaussian-blur"](kernel_std=0.5), SIZE).float()
-    baseline = build(spec)
-    assert baseline(physics, PICTURES, baseline.start).shape == PICTURES.shape
-    assert baseline(physics, PICTURES, baseline.start).isfinite().all()
-    assert not baseline.parameter or baseline.ratio > 1
+    context = [build(NetworkSpec.choices()["dncnn"](depth=3, width=4))] if spec.needs_denoiser else []
+    baseline = build(spec, *context)
+    found = baseline(physics, PICTURES, *(parameter.start for parameter in baseline.parameters)).detach()
+    assert found.shape == PICTURES.shape
+    assert found.isfinite().all()
+    assert all(parameter.ratio > 1 for parameter in baseline.parameters)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.contraction import iterate, spectrum
-from tests.problems import MAPS, affine, linear_map, problem
+from harness.contraction import iterate, mean_square_jacobian, normal_probes, spectrum
+from tests.problems import MAPS, affine, flat, linear_map, problem, relative_error
 
 
 def measured(matrix: Tensor, products: int = 12) -> "tuple[Tensor, Tensor, Tensor]":
@@ -92,3 +92,41 @@ def test_iteration_far_past_the_training_depth_shows_the_drift() -> None:
     for count, (state, residual) in found.items():
         assert state == pytest.approx(factor**count)
         assert residual == pytest.approx(torch.tensor([1.0, 0.1 / 1.1], dtype=torch.float64))
+
+
+# -------------------------------------------------------------------------------------------- Jacobian penalty
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_mean_square_over_an_orthogonal_basis_is_that_of_the_dense_jacobian(name: str) -> None:
+    """Hutchinson's mean over all probes, exactly: sum over the basis e of |J^T e|^2 = |J|_F^2."""
+    one = problem(name)
+    at = one.fixed_point()
+    size = at[0].numel()
+    basis = torch.eye(size, dtype=at.dtype).view(size, 1, *at.shape[1:])
+    total = sum(mean_square_jacobian(one.f, at, e.expand_as(at)).detach() for e in basis)
+    torch.testing.assert_close(total, one.jacobian(at).square().sum(dim=(1, 2)) / size)
+
+
+def test_its_gradient_is_that_of_the_dense_jacobian() -> None:
+    one = problem("de-hqs")
+    at, parameters = one.fixed_point()[:1], one.parameters()
+    size = at.numel()
+    f = one.map
+    dense = torch.autograd.functional.jacobian(lambda s: f(s, one.d[:1]), at, create_graph=True)
+    expected = torch.autograd.grad(dense.square().sum() / size, parameters, allow_unused=True)
+    basis = torch.eye(size, dtype=at.dtype).view(size, *at.shape)
+    total = sum((mean_square_jacobian(lambda s: f(s, one.d[:1]), at, e).sum() for e in basis), torch.zeros(()))
+    assert relative_error(flat(torch.autograd.grad(total, parameters, allow_unused=True)), flat(expected)) < 1e-10
+
+
+def test_normal_probes_give_it_in_the_mean_and_belong_to_their_sample() -> None:
+    matrix, _ = linear_map(0.9, batch=1)
+    draws = torch.rand(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    at = torch.zeros(4000, 12, dtype=torch.float64)
+    probes = normal_probes(draws, at)
+    found = mean_square_jacobian(lambda x: x @ matrix[0].mT, at, probes)
+    error = (found.mean() - matrix.square().sum() / 12) / (found.std() / 4000**0.5)
+    assert abs(float(error)) < 3
+    assert torch.equal(normal_probes(draws[7:9], at[7:9]), probes[7:9])
+    assert float(probes.std()) == pytest.approx(1, rel=0.02)

@@ -47,6 +47,21 @@ def test_noise_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
         assert not torch.equal(alone, other.noise[0])
 
 
+def test_a_crop_is_a_part_of_its_picture_at_a_place_of_its_own_in_each_epoch(tmp_path: Path) -> None:
+    data = load(SPEC, tmp_path)
+    cropped = Loader(data, (0.0, 1.0), torch.device("cpu"), torch.float32, crop=12)
+    alone = cropped.batch([Sample(3, 1)], seed=5)
+    among = cropped.batch([Sample(7, 0), Sample(3, 1)], seed=5)
+    assert torch.equal(alone.images[0], among.images[1])
+    assert torch.equal(alone.noise[0], among.noise[1])
+    assert alone.images.shape == alone.noise.shape == (1, 3, 12, 12)
+    whole = loader(data).batch([Sample(3, 1)], seed=5).images[0]
+    places = [whole[:, t : t + 12, left : left + 12] for t in range(21) for left in range(21)]
+    assert any(torch.equal(alone.images[0], place) for place in places)
+    assert len({cropped.batch([Sample(3, epoch)], seed=5).images.sum().item() for epoch in range(8)}) == 8
+    assert cropped.held_out_batch([3]).images.shape == (1, 3, 32, 32)
+
+
 def test_pictures_fill_the_value_range(tmp_path: Path) -> None:
     data = load(SPEC, tmp_path)
     images = Loader(data, (-1.0, 1.0), torch.device("cpu"), torch.float64).held_out_batch([0, 1]).images
@@ -99,6 +114,35 @@ def test_a_pool_starts_afresh_after_a_state_that_is_not_finite() -> None:
     assert order.start(1) is not None
     order.keep(1, torch.tensor([torch.nan, 5.0]).view(2, 1, 1, 1))
     assert order.start(2) is None
+
+
+def test_a_pool_keeps_adjoint_solutions_beside_the_states() -> None:
+    order = PoolOrder(0, 50, batch_size=2, share=slice(0, 2), size=4, refresh_every=5, keep_adjoint=True)
+    states, adjoint = torch.rand(2, 2, 3, 4, 4)
+    assert order.adjoint_start(0) is None
+    for step in (0, 1):
+        order.keep(step, states, adjoint)
+    for found, expected in ((order.start(2), states), (order.adjoint_start(2), adjoint)):
+        assert found is not None
+        assert torch.equal(found, expected)
+    resumed = PoolOrder(0, 50, batch_size=2, share=slice(1, 2), size=4, refresh_every=5, keep_adjoint=True)
+    resumed.load(order.states())
+    mine = resumed.adjoint_start(3)
+    assert mine is not None
+    assert torch.equal(mine, adjoint[1:])
+    order.keep(2, states, adjoint / torch.tensor([0.0, 1.0])[:, None, None, None])
+    assert order.start(4) is not None, "the state is as good as before"
+    assert order.adjoint_start(4) is None
+    refreshed = next(step for step in range(3, 40, 2) if order.samples(step) != order.samples(1))
+    order.keep(refreshed - 2, states, adjoint)
+    assert order.adjoint_start(refreshed) is None, "what belongs to other samples is no start"
+
+
+def test_a_pool_without_adjoint_solutions_does_not_keep_them() -> None:
+    order = PoolOrder(0, 50, batch_size=2, share=slice(0, 2), size=2, refresh_every=5)
+    order.keep(0, torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4))
+    assert order.adjoint_start(1) is None
+    assert {len(rows) for rows in order.states().values()} == {1}
 
 
 def make_folder(folder: Path, count: int) -> None:

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.build import build
 from harness.catalog import BackpropSpec, MapSpec
 from harness.clock import Clock
 from harness.config import TrainCell
 from harness.data import Loader, load
 from harness.distributed import Place, gather, process_group
-from harness.tasks import train_task
+from harness.tasks import build_network, train_task
 from harness.train import train
 from tests.conftest import tiny_cell
 
@@ -40,6 +39,8 @@ def cases() -> dict[str, dict[str, Any]]:
             if backprop == "implicit":
                 method["solver"] = {"name": "anderson", "tol": None, "max_steps": 4}
             found[f"{model} {backprop}"] = EXACT | {"model": model, "backprop": method, "solver": solver}
+    found["lipschitz"] = EXACT | {"model": "de-prox", "network": {"depth": 3, "width": 8, "lipschitz": 0.5}}
+    found["penalty"] = EXACT | {"model": "de-hqs", "jacobian_penalty": 0.1}
     found["pool"] = EXACT | {"model": "de-admm", "pool": POOL}
     found["float32"] = EARLY_STOPPING | {"model": "de-hqs"}
     return found
@@ -50,7 +51,8 @@ def losses(fields: dict[str, Any], place: Place, cache: Path) -> list[float]:
     cell = tiny_cell(**fields, world_size=place.world_size)
     assert isinstance(cell, TrainCell)
     torch.manual_seed(0)
-    denoiser = {name: 0.1 * torch.randn_like(tensor) for name, tensor in build(cell.network).state_dict().items()}
+    network, _ = build_network(cell)
+    denoiser = {name: 0.1 * torch.randn_like(tensor) for name, tensor in network.state_dict().items()}
     dtype = {"float32": torch.float32, "float64": torch.float64}[cell.precision]
     loader = Loader(load(cell.data, cache), cell.physics.value_range, CPU, dtype)
     size = cell.global_batch_size // place.world_size

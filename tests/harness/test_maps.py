@@ -15,6 +15,10 @@ PHYSICS = problem("de-grad").map.physics
 D = problem("de-grad").d
 
 
+def trained(map: Map) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in map.named_parameters() if parameter.requires_grad}
+
+
 def picture(map: Map) -> Tensor:
     """The picture at the map's fixed point."""
     case = Problem(map.double(), D)
@@ -119,14 +123,14 @@ def test_gradients_reach_the_network_and_every_trained_number(name: str) -> None
     picture = case.map.output(state, case.d)
     assert picture.shape == case.d.shape
     picture.square().sum().backward()
-    for parameter_name, parameter in case.map.named_parameters():
+    for parameter_name, parameter in trained(case.map).items():
         assert parameter.grad is not None, parameter_name
         assert float(parameter.grad.norm()) > 0, parameter_name
 
 
 def test_what_does_not_move_the_fixed_point_is_not_trained() -> None:
-    trained = {name: sorted(n for n, _ in problem(name).map.named_parameters() if "network" not in n) for name in MAPS}
-    assert trained == {
+    numbers = {name: sorted(n for n in trained(problem(name).map) if "network" not in n) for name in MAPS}
+    assert numbers == {
         "de-grad": ["weight.log"],
         "de-prox": ["step_size.log", "weight.log"],
         "de-admm": ["penalty.log", "weight.log"],

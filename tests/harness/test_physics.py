@@ -38,10 +38,9 @@ def blurs(draw: st.DrawFn) -> Blur:
     return Blur(physics, kernel_size // 2, boundary, *pictures)
 
 
-def dense(physics: GaussianBlur) -> Tensor:
+def dense(physics: GaussianBlur, height: int, width: int) -> Tensor:
     """A on one channel as a matrix, column by column."""
-    size = len(physics.M)
-    basis = torch.eye(size * size, dtype=torch.float64).view(-1, 1, size, size)
+    basis = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
     return physics.A(basis).flatten(1).T
 
 
@@ -68,7 +67,9 @@ def test_the_proximal_step_satisfies_its_optimality_condition(blur: Blur, penalt
 @given(blurs())
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_the_norm_is_the_largest_singular_value(blur: Blur) -> None:
-    assert blur.physics.norm == pytest.approx(float(torch.linalg.matrix_norm(dense(blur.physics), 2)), rel=1e-12)
+    assert blur.physics.norm == pytest.approx(
+        float(torch.linalg.matrix_norm(dense(blur.physics, *blur.x.shape[-2:]), 2)), rel=1e-12
+    )
 
 
 @given(blurs())
@@ -101,11 +102,25 @@ def test_the_proximal_step_against_dense_elimination_and_conjugate_gradients(pen
     physics = GaussianBlur(8, 5, 5**0.5, 0.01, (0.0, 1.0), boundary)
     z, d = torch.randn(2, 2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found = physics.prox_l2(z, d, penalty)
-    a = dense(physics)
+    a = dense(physics, 8, 8)
     matrix = torch.eye(64, dtype=torch.float64) + penalty * a.T @ a
     right = (z.flatten(2) + penalty * d.flatten(2) @ a).flatten(0, 1)
     torch.testing.assert_close(found.flatten(2).flatten(0, 1), torch.linalg.solve(matrix, right.T).T)
     torch.testing.assert_close(found, conjugate_gradients(physics, z, d, penalty))
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_pictures_of_any_size_may_come(boundary: str) -> None:
+    """Neither square nor of the size that the blur was made with."""
+    physics = GaussianBlur(8, 5, 5**0.5, 0.01, (0.0, 1.0), boundary)
+    z, d = torch.randn(2, 2, 3, 7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    a = dense(physics, 7, 10)
+    torch.testing.assert_close(a, dense(GaussianBlur(7, 5, 5**0.5, 0.01, (0.0, 1.0), boundary), 7, 10))
+    found = physics.prox_l2(z, d, 3.0)
+    torch.testing.assert_close(found, conjugate_gradients(physics, z, d, 3.0))
+    assert physics.A(d.float().double()).shape == d.shape
+    with pytest.raises(ValueError, match=r"physics\.kernel_size: 5 does not fit a picture of 2 pixels"):
+        physics.A(torch.zeros(1, 3, 8, 2, dtype=torch.float64))
 
 
 def conjugate_gradients(physics: GaussianBlur, z: Tensor, d: Tensor, penalty: float) -> Tensor:
@@ -139,8 +154,9 @@ def test_the_proximal_step_is_differentiable_in_every_argument(boundary: str) ->
 def test_the_blur_of_the_paper_is_indefinite() -> None:
     """Nearly half the eigenvalues of A are negative on `paper`: A may never stand where A^T A is meant."""
     physics = GaussianBlur(128, 5, 5**0.5, 0.01, (0.0, 1.0), "zero")
-    assert 0.4 < float((physics.spectrum < 0).double().mean()) < 0.5
-    assert float(physics.spectrum.square().min()) < 1e-8
+    spectrum = physics.spectrum(torch.empty(128, 128))
+    assert 0.4 < float((spectrum < 0).double().mean()) < 0.5
+    assert float(spectrum.square().min()) < 1e-8
 
 
 def test_noise_has_the_level_of_the_physics() -> None:

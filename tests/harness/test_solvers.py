@@ -349,6 +349,29 @@ def test_half_precision_is_solved_in_single(name: str) -> None:
     assert found.status.tolist() == [Status.CONVERGED] * 3
 
 
+@pytest.mark.parametrize("name", FORWARD)
+def test_the_residual_of_a_half_precision_map_is_measured_in_single(name: str) -> None:
+    """The norm of f(x), 1.2e5, is infinite in float16: every residual would be zero, and every start converged."""
+
+    def half(x: Tensor) -> Tensor:
+        return (0.5 * x + 3e4).half()
+
+    start = torch.full((2, 4), 1e4)
+    found = fixed_point_solvers(1e-2, 50)[name](half, start)
+    image = half(found.value).float()
+    true = (image - found.value).norm(dim=1) / image.norm(dim=1)
+    assert float(true.max()) <= 1e-2
+    torch.testing.assert_close(found.residual, true)
+    assert found.value == pytest.approx(torch.full((2, 4), 6e4), rel=0.03)
+
+
+@pytest.mark.parametrize(("steps", "status"), [(8, Status.MAX_STEPS), (20, Status.DIVERGED)])
+def test_growth_from_rounding_error_is_divergence_only_once_it_matters(steps: int, status: Status) -> None:
+    """A start 1e-14 away from a fixed point that repels tenfold: a million times the first residual is still small."""
+    found = Picard(None, steps)(lambda x: 1 + 10 * (x - 1), torch.full((1, 3), 1 + 1e-14, dtype=torch.float64))
+    assert found.status.tolist() == [status]
+
+
 @pytest.mark.parametrize("solver", [Anderson(None, 9, memory=4, ridge=0.0, mixing=1.0), Broyden(None, 9, memory=4)])
 def test_a_singular_small_system_takes_the_plain_step(solver: Solver) -> None:
     """f(x) = x + b has no fixed point and residuals that never change: nothing can be learnt from them."""

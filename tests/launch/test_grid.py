@@ -1,11 +1,14 @@
 """Grid files and overrides to cells."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.config import ConfigError, TrainCell
+from harness.catalog import BaselineSpec
+from harness.config import BaselineCell, ConfigError, TrainCell
+from harness.tasks import equilibrium
 from launch.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
@@ -23,15 +26,73 @@ def trained(declared: Grid) -> list[TrainCell]:
     return [cell for cell in plan(declared) if isinstance(cell, TrainCell)]
 
 
+def shipped(name: str) -> Grid:
+    """A shipped grid on pictures that are always here."""
+    return with_overrides(read_grid(name), "data={name: pictures, image_size: 64}")
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_grid_plans(name: str) -> None:
-    assert len({cell.cell_id for cell in plan(read_grid(name))}) == len(plan(read_grid(name)))
+    assert len({cell.cell_id for cell in plan(shipped(name))}) == len(plan(shipped(name)))
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_the_papers_grids_ask_where_celeba_lies(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: a value is required"):
+        plan(read_grid(name))
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("paper", 3), ("paper-cpu", 2)])
+def test_the_papers_grids_have_every_row(name: str, seeds: int) -> None:
+    declared = shipped(name)
+    cells = plan(declared)
+    rows = Counter((c.model.name, c.backprop.name, c.schedule.name) for c in trained(declared) if c.iterates)
+    for model in ("de-grad", "de-prox", "de-admm", "de-hqs"):
+        for backprop in ("jfb", "implicit", "neumann", "unrolled"):
+            for schedule in ("fixed", "step", "cosine"):
+                assert rows[model, backprop, schedule] >= seeds, (model, backprop, schedule)
+    direct = Counter(c.network.name for c in trained(declared) if not c.iterates)
+    assert direct == {"dncnn": seeds, "unet": seeds}
+    assert {c.baseline.name for c in cells if isinstance(c, BaselineCell)} == set(BaselineSpec.choices())
+    assert {c.physics.name for c in trained(declared)} == {"paper"}
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_the_papers_200_images_have_its_hyperparameters_and_ours_beside_them(name: str) -> None:
+    few = [cell for cell in trained(with_overrides(read_grid(name), "data.name=pictures", "seed=0")) if
+           cell.data.train_images == 200]  # fmt: skip
+    theirs, ours = few
+    assert (theirs.model.parameters()["step_size"], theirs.optimizer.lr, theirs.schedule.name) == (1e-3, 1e-3, "fixed")
+    assert (theirs.global_batch_size, theirs.physics.parameters()["kernel_size"]) == (16, 5)
+    assert {cell.backprop.name for cell in few} == {"jfb"}
+    assert ours.model.parameters()["step_size"] != 1e-3
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-cpu"])
+def test_feed_forward_networks_have_as_many_parameters_as_the_equilibrium_models(name: str) -> None:
+    cells = trained(shipped(name))
+    count = {c.model.name + c.network.name: sum(p.numel() for p in equilibrium(c)[0].parameters()) for c in cells}
+    (baseline,) = {value for key, value in count.items() if key == "de-hqsdncnn"}
+    for key in ("feed-forwarddncnn", "feed-forwardunet"):
+        assert abs(count[key] / baseline - 1) < 0.05
 
 
 def test_the_demo_is_every_map_by_two_methods_and_five_baselines() -> None:
     labels = [cell.label for cell in plan(read_grid("demo"))]
     assert len(labels) == 4 * 2 + 5 + 1
     assert labels.index("pretrain_dncnn_s0") < labels.index("de-grad_jfb_cosine_s0"), "what is needed comes first"
+
+
+def test_plug_and_play_comes_once_for_each_denoiser_and_after_it() -> None:
+    declared = grid(grid={**AXES, "seed": [0, 1]}, baselines=["degraded", {"name": "pnp-pgd", "iterations": 7}],
+                    base={"network": {"depth": 4}, "world_size": 2})  # fmt: skip
+    cells = plan(declared)
+    plugged = [cell for cell in cells if isinstance(cell, BaselineCell) and cell.needs]
+    assert [cell.label for cell in plugged] == ["pnp-pgd_s0", "pnp-pgd_s1"]
+    assert {cell.needs for cell in plugged} == {cell.needs for cell in trained(declared)}
+    for cell in plugged:
+        assert cell.needs is not None
+        assert cells.index(cell.needs) < cells.index(cell)
 
 
 def test_an_override_of_an_axis_replaces_its_list() -> None:
@@ -61,6 +122,41 @@ def test_excluded_combinations_are_left_out() -> None:
     ]  # fmt: skip
 
 
+BLOCKS = [
+    {"grid": AXES},
+    {"base": {"backprop": "unrolled", "optimizer.lr": 0.01, "steps": 7}, "grid": {"model": ["de-grad"]}},
+]
+
+
+def test_blocks_add_fields_and_axes_of_their_own_to_the_grids() -> None:
+    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    found = {(c.model.name, c.backprop.name, c.seed, c.steps, c.optimizer.lr) for c in trained(declared)}
+    shared = {(m, b, s, 5, 0.1) for m in AXES["model"] for b in AXES["backprop"] for s in (0, 1)}
+    assert found == shared | {("de-grad", "unrolled", s, 7, 0.01) for s in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("steps=2", {"steps": {2}}),
+        ("optimizer.lr=0.5", {"lr": {0.5}}),
+        ("optimizer={name: sgd, lr: 0.25}", {"lr": {0.25}}),
+        ("seed=3", {"seed": {3}}),
+        ("seed=3,4", {"seed": {3, 4}}),
+        ("backprop=jfb", {"backprop": {"jfb", "unrolled"}}),
+        ("model=de-hqs", {"model": {"de-hqs"}}),
+    ],
+)
+def test_an_override_reaches_the_blocks(text: str, expected: dict[str, set[object]]) -> None:
+    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    cells = trained(with_overrides(declared, text))
+    found = {
+        "model": {c.model.name for c in cells}, "backprop": {c.backprop.name for c in cells},
+        "seed": {c.seed for c in cells}, "steps": {c.steps for c in cells}, "lr": {c.optimizer.lr for c in cells},
+    }  # fmt: skip
+    assert {field: found[field] for field in expected} == expected
+
+
 def test_the_same_cell_is_planned_once() -> None:
     assert len(trained(grid(grid={**AXES, "seed": [0, 0]}))) == 4
 
@@ -70,10 +166,13 @@ def test_the_same_cell_is_planned_once() -> None:
     [
         ({"grid": {}}, "grid: no cells"),
         ({"grid": {"model": []}}, "grid.model: an axis needs at least one value"),
+        ({"blocks": [{"grid": {"model": []}}]}, "grid.model: an axis needs at least one value"),
+        ({"blocks": [{"basis": {}}]}, "blocks.0: no field 'basis'; allowed: base, grid"),
         ({"grid": {"model": ["de-foo"]}}, "model: 'de-foo' is not one of"),
         ({"grid": AXES, "base": {"solver": {"tolerance": 1}}}, "solver: no field 'tolerance'; allowed: name, tol"),
         ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
-        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude"),
+        ({"grid": {}, "baselines": ["pnp-admm"]}, "baselines: pnp-admm plugs in a pretrained denoiser; the grid tra"),
+        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude, blocks"),
         ({"name": "../evil"}, "name: "),
     ],
 )
