@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench peers install clean
+.PHONY: demo slurm-demo test check bench peers install clean
 
 install: .venv/installed
 
@@ -17,6 +17,10 @@ demo: install
 	$(BIN)/python -m analysis report demo
 	@echo
 	@echo "MLflow: $(BIN)/python -m launch ui"
+
+# The same on a real Slurm cluster of four nodes, which this starts here and stops again. Needs Slurm's packages.
+slurm-demo: install
+	$(BIN)/python -m tests.slurm.demo
 
 test: install check
 	$(BIN)/python -m pytest

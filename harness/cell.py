@@ -19,10 +19,10 @@ from harness.run_training import run_training
 from harness.session import Session
 
 
-def run_cell(path: Path, place: Place, stop: Callable[[], bool] = lambda: False) -> State:
+def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> State:
     """Run the cell in directory `path` to its end, or until `stop` asks for a checkpoint and an early leave.
 
-    `stop` may turn true on any rank at any time; the ranks agree on it after each step.
+    `stop` says why; it may stop being empty on any rank at any time, and the ranks agree on it after each step.
 
     Raises:
         CellBusy: another process runs this cell.
@@ -40,13 +40,15 @@ def run_cell(path: Path, place: Place, stop: Callable[[], bool] = lambda: False)
         return _run(folder, cell, place, device, stop)
 
 
-def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], bool]) -> State:
+def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], str]) -> State:
     begin = time.time()
     set_precision(cell.precision, device)
     attempt = folder.new_attempt() if place.rank == 0 else -1
     with folder.open_record(attempt) if place.rank == 0 else nullcontext() as record:
-        status = CellStatus(state="running", attempt=attempt, started=begin, message="starting")
-        surroundings = {**environment.describe(), "device": str(device), "threads": torch.get_num_threads()}
+        described = environment.describe()
+        code = environment.code(described)
+        status = CellStatus(state="running", attempt=attempt, started=begin, message="starting", code=code)
+        surroundings = {**described, **_hardware(device), "attempt": attempt}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.path.parent.parent / "data")
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
@@ -55,8 +57,16 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
         state = run_baseline(session, cell) if isinstance(cell, BaselineCell) else run_training(session, cell)
         if state == "finished":
             session.end(time.time() - begin)
-        session.report(state=state, message="")
+        if place.rank == 0:
+            reason = stop() or "another rank was told to leave"
+            session.report(message=reason)
+            folder.end_attempt(state, reason if state == "interrupted" else "")
     return state
+
+
+def _hardware(device: torch.device) -> dict[str, object]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {"device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
 
 
 @contextmanager
@@ -68,6 +78,5 @@ def _failures_recorded(folder: CellFolder, place: Place) -> Iterator[None]:
         status = folder.status()
         if status.state != "failed":
             message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-            changes = {"state": "failed", "message": f"rank {place.rank}: {message}", "updated": time.time()}
-            folder.write_status(status.model_copy(update=changes))
+            folder.end_attempt("failed", f"rank {place.rank}: {message}")
         raise

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
@@ -106,7 +107,7 @@ class BaseCell(Frozen):
         """The cell that must be finished before this one starts."""
         return None
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """Readable label and a hash of every field that changes a result."""
         identity = self.model_dump(
@@ -269,7 +270,7 @@ class TrainCell(BatchedCell):
         """Model, backprop method, schedule and seed."""
         return "_".join([_slug(self.model.name), _slug(self.backprop.name), _slug(self.schedule.name), f"s{self.seed}"])
 
-    @property
+    @cached_property
     def needs(self) -> PretrainCell | None:
         """The denoiser that the map starts from."""
         if not self.iterates:

@@ -30,6 +30,8 @@ class Place:
     local_world_size: int
     launch: str = ""
     """Names this launch, the same on all ranks; empty under torchrun, which brings its own rendezvous."""
+    threads: int = 0
+    """Threads of this rank on a CPU; 0 takes its share of the processors."""
 
     @staticmethod
     def from_environment() -> "Place":
@@ -63,7 +65,7 @@ def device_of(place: Place) -> torch.device:
         accelerator = torch.accelerator.current_accelerator()
         assert accelerator is not None
         return torch.device(accelerator.type, torch.accelerator.current_device_index())
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.local_world_size))
+    torch.set_num_threads(place.threads or max(1, len(os.sched_getaffinity(0)) // place.local_world_size))
     return torch.device("cpu")
 
 

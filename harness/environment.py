@@ -8,19 +8,44 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+JOB = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "CUDA_VISIBLE_DEVICES")
 PACKAGES = ("torch", "numpy", "scikit-image", "submitit", "mlflow")
 
 
 def describe() -> dict[str, Any]:
     """Git commit and dirty flag, package versions, host, and what the scheduler says about this job."""
-    slurm = {key.lower(): os.environ[key] for key in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT") if key in os.environ}
+    about_job = {key.lower(): os.environ[key] for key in JOB if key in os.environ}
     return {
         **git_state(),
-        **slurm,
-        "host": socket.gethostname(),
+        **about_job,
+        "job": job(),
+        "host": host(),
         "python": platform.python_version(),
         **{f"version_{name}": _version(name) for name in PACKAGES},
     }
+
+
+def code(described: dict[str, Any]) -> str:
+    """Commit and dirty flag in a few characters; empty outside a repository."""
+    return described["git_commit"][:12] + (" (dirty)" if described["git_dirty"] else "")
+
+
+def host() -> str:
+    """Name of this node."""
+    return socket.gethostname()
+
+
+def job() -> str:
+    """The scheduler's name of this job: its number, of an array with the index; empty without a scheduler."""
+    get = os.environ.get
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
+    return get("SLURM_JOB_ID", "")
+
+
+def restart() -> int:
+    """How often the scheduler has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def git_state() -> dict[str, Any]:

@@ -4,6 +4,7 @@ cell.json             what it computes
 status.json           how far it is
 lock                  held by the process that runs it; the kernel lets go when that process dies
 attempts/N/record.jsonl
+attempts/N/exit.json  how the attempt ended; missing where nobody lived to write it
 checkpoints/          of the training, newest last
 weights/              of the trained model: with cell.json all that restoring pictures elsewhere takes
 scores.jsonl          scores on more test pictures, measured after it was finished
@@ -21,6 +22,7 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harness import environment
 from harness.config import Cell, parse_cell
 from harness.record import AnyEvent, merge, parse_lines
 
@@ -44,6 +46,8 @@ class CellStatus(BaseModel):
     """The step at which the newest attempt started."""
     message: str = ""
     """The last error, one line."""
+    code: str = ""
+    """Commit of the newest attempt, `(dirty)` where files differed from it; empty outside a repository."""
 
     def seconds_left(self) -> float | None:
         """Expected time to the end of the training at the newest attempt's pace."""
@@ -51,6 +55,24 @@ class CellStatus(BaseModel):
         if self.state != "running" or done <= 0:
             return None
         return (self.updated - self.started) / done * (self.steps - self.step)
+
+
+class Exit(BaseModel):
+    """How an attempt ended."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: float
+    state: State
+    step: int
+    """Completed steps."""
+    reason: str
+    """One line; empty where the cell is finished."""
+    host: str
+    job: str
+    """The scheduler's name of the job; empty without one."""
+    restart: int
+    """How often the scheduler had started that job before."""
 
 
 class CellBusy(RuntimeError):
@@ -94,13 +116,16 @@ class CellFolder:
 
     def status(self) -> CellStatus:
         """How far it is. A cell that says it runs, but whose lock is free, was interrupted."""
-        try:
-            status = CellStatus.model_validate_json((self.path / "status.json").read_text())
-        except FileNotFoundError:
-            return CellStatus()
+        status = self._written_status()
         if status.state == "running" and not self._is_locked():
             return status.model_copy(update={"state": "interrupted"})
         return status
+
+    def _written_status(self) -> CellStatus:
+        try:
+            return CellStatus.model_validate_json((self.path / "status.json").read_text())
+        except FileNotFoundError:
+            return CellStatus()
 
     def write_status(self, status: CellStatus) -> None:
         """Replace the status."""
@@ -126,6 +151,40 @@ class CellFolder:
         number = len(self._attempts())
         (self.path / "attempts" / str(number)).mkdir(parents=True)
         return number
+
+    @property
+    def newest_attempt(self) -> int:
+        """Number of the newest attempt; -1 before the first."""
+        return len(self._attempts()) - 1
+
+    def end_attempt(self, state: State, reason: str = "") -> None:
+        """Write down how the newest attempt ended, in its own directory and in the status."""
+        status = self._written_status()
+        now = time.time()
+        ended = Exit(
+            time=now,
+            state=state,
+            step=status.step,
+            reason=reason,
+            host=environment.host(),
+            job=environment.job(),
+            restart=environment.restart(),
+        )
+        if not self._attempts():
+            self.new_attempt()
+        newest = self._attempts()[-1]
+        write_atomically(newest / "exit.json", ended.model_dump_json())
+        changes = {"state": state, "message": reason, "updated": now, "attempt": int(newest.name)}
+        self.write_status(status.model_copy(update=changes))
+
+    def exits(self) -> dict[int, Exit]:
+        """How attempts ended, by their number, as far as it was written down."""
+        paths = [path / "exit.json" for path in self._attempts()]
+        return {
+            int(path.parent.name): Exit.model_validate_json(path.read_text(encoding="utf-8"))
+            for path in paths
+            if path.exists()
+        }
 
     def open_record(self, attempt: int) -> IO[str]:
         """The record file of an attempt, for appending."""

@@ -85,7 +85,7 @@ def _agree(session: Session, steps: Iterator[LocalStep]) -> Iterator[tuple[Step,
     """
     for local in steps:
         numbers, names = _numbers(local)
-        everyone = gather([float(session.stop()), *numbers.values(), *local.seconds.values()], session.device)
+        everyone = gather([float(bool(session.stop())), *numbers.values(), *local.seconds.values()], session.device)
         stopping = any(row[0] for row in everyone)
         columns = list(zip(*everyone, strict=True))[1:]
         ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))

@@ -29,8 +29,8 @@ class Session:
     place: Place
     device: torch.device
     loader: Loader
-    stop: Callable[[], bool]
-    """Asks for a checkpoint and an early leave; may turn true on any rank at any time."""
+    stop: Callable[[], str]
+    """Why to checkpoint and leave early; may stop being empty on any rank at any time."""
     status: CellStatus
     record: IO[str] | None
     environment: dict[str, object]

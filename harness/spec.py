@@ -26,11 +26,11 @@ class Frozen(BaseModel):
         """Refuse a misspelt key and list the valid ones."""
         if isinstance(value, dict) and cls.model_config["extra"] == "forbid":
             for key in value:
-                if key not in cls.model_fields:
+                if key not in cls.__pydantic_fields__:
                     raise PydanticCustomError(
                         "choice",
                         "no field {key}; allowed: {allowed}",
-                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                        {"key": repr(key), "allowed": ", ".join(cls.__pydantic_fields__)},
                     )
         return value
 
@@ -58,7 +58,7 @@ class Spec(Frozen):
     def choices(cls) -> dict[str, type[Self]]:
         """The family's choices by name."""
         catalog = [spec for spec in cls.__subclasses__() if not issubclass(spec, Imported)]
-        return {spec.model_fields["name"].default: spec for spec in catalog}
+        return {spec.__pydantic_fields__["name"].default: spec for spec in catalog}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -107,11 +107,10 @@ def _imported(family: type[Spec]) -> type[Spec]:
     return create_model(f"Imported{family.__name__}", __base__=(Imported, family), __cls_kwargs__={"extra": "allow"})
 
 
-def imported_specs(fields: Frozen, path: str = "") -> Iterator[tuple[str, Imported]]:
-    """Every user's own class in `fields`, with its dotted field."""
-    for name, value in fields:
-        dotted = f"{path}.{name}" if path else name
-        if isinstance(value, Imported):
-            yield dotted, value
+def imported_specs(part: Frozen, path: str = "") -> Iterator[tuple[str, Imported]]:
+    """Every user's own class in `part`, itself included, with its dotted field."""
+    if isinstance(part, Imported):
+        yield path, part
+    for name, value in part:
         if isinstance(value, Frozen):
-            yield from imported_specs(value, dotted)
+            yield from imported_specs(value, f"{path}.{name}" if path else name)

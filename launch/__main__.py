@@ -19,6 +19,12 @@ app = typer.Typer(
 
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")]
 GridArgument = Annotated[str, typer.Argument(help="Name of a launched grid.", show_default=False)]
+CellsArgument = Annotated[
+    str, typer.Argument(metavar="GRID[/CELL]", help="A launched grid, or its cells of that beginning.")
+]
+WhereOption = Annotated[
+    list[str] | None, typer.Option("--where", help="Only cells with field=value or field=value,value; repeatable.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="field=value or field=value,value", metavar="[FIELD=VALUE]...")
 ]
@@ -29,8 +35,8 @@ RUNS = Path("runs")
 def grid(
     source: Annotated[str, typer.Argument(metavar="GRID", help="A shipped grid's name or a YAML file.")],
     overrides: Overrides = None,
-    cluster: Annotated[str, typer.Option(help="local, debug, or a profile's YAML file.")] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and the work; write nothing.")] = False,
+    cluster: Annotated[str, typer.Option(help="A profile of slurm_templates/ or a YAML file.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show cells, work and scripts; write nothing.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
     """Run every cell of a grid that is not finished; safe to repeat.
@@ -53,22 +59,24 @@ def grid(
     profile = read_profile(cluster)
     where = Runs(runs)
     if dry_run:
-        console.print(describe(where, declared, cells))
+        console.print(describe(where, declared, cells, profile), soft_wrap=True)
         return
     raise typer.Exit(launch(where, declared, cells, profile, console))
 
 
 @app.command()
 def status(
-    name: GridArgument,
+    name: CellsArgument,
+    where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Show how far each cell of a grid is.
+    """Show how far each cell of a grid is, and what the unfinished ones wait for.
 
     \b
     python -m launch status demo --watch
+    python -m launch status demo --where model=de-admm,de-prox --where seed=0
     python -m launch status demo --json
     """
     import json
@@ -77,17 +85,19 @@ def status(
     from rich.live import Live
 
     from launch.runs import Runs
-    from launch.status import read_rows, table
+    from launch.selection import select
+    from launch.status import WATCH_SECONDS, read_rows, read_table
 
-    folders = Runs(runs).cells_of(name)
+    place = Runs(runs)
+    folders = select(place, name, where or [])
     if as_json:
-        print(json.dumps([asdict(row) for row in read_rows(folders)]))
+        print(json.dumps([asdict(row) for row in read_rows(place, folders)]))
         return
     with Live(console=Console(), refresh_per_second=1) as live:
-        live.update(table(read_rows(folders)))
+        live.update(read_table(place, folders))
         while watch:
-            time.sleep(1)
-            live.update(table(read_rows(folders)))
+            time.sleep(WATCH_SECONDS)
+            live.update(read_table(place, folders))
 
 
 @app.command()
@@ -95,12 +105,57 @@ def logs(
     cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.")],
     runs: RunsOption = RUNS,
 ) -> None:
-    """Print what every rank of a cell wrote, oldest job first."""
+    """Print what every rank of a cell wrote in every attempt, oldest job first, and how each attempt ended."""
+    from launch.logs import print_logs
     from launch.runs import Runs
 
-    for path in sorted((Runs(runs).find_cell(cell).path / "logs").glob("*_log.*"), key=os.path.getmtime):
-        print(f"==> {path} <==")
-        print(path.read_text(encoding="utf-8", errors="replace"))
+    print_logs(Runs(runs), Runs(runs).find_cell(cell))
+
+
+@app.command()
+def cancel(
+    name: CellsArgument,
+    where: WhereOption = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Cancel the jobs of a grid, or of some of its cells; `launch grid` goes on from their checkpoints.
+
+    \b
+    python -m launch cancel demo
+    python -m launch cancel demo/de-prox_jfb
+    python -m launch cancel demo --where backprop=implicit
+    """
+    from launch.change import cancel_cells
+    from launch.runs import Runs
+    from launch.selection import select
+
+    print(cancel_cells(Runs(runs), select(Runs(runs), name, where or [])))
+
+
+@app.command()
+def retry(
+    name: CellsArgument,
+    where: WhereOption = None,
+    timeout_min: Annotated[float | None, typer.Option(help="Another time limit, in minutes.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Other memory of a rank, such as 32G.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="A node to stay away from; repeatable.")] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Send the cells again that failed or lost their job, as they were sent before.
+
+    \b
+    python -m launch retry demo
+    python -m launch retry demo --where backprop=implicit --timeout-min 240 --memory 32G
+    """
+    from rich.console import Console
+
+    from launch.change import retry_cells
+    from launch.runs import Runs
+    from launch.selection import select
+
+    changes = {"timeout_min": timeout_min, "memory": memory, "exclude": exclude or None}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    retry_cells(Runs(runs), name.partition("/")[0], select(Runs(runs), name, where or []), changes, Console())
 
 
 @app.command()
@@ -137,6 +192,43 @@ def run(
     from launch.runs import Runs
 
     print(run_alone(Runs(runs), cell, overrides or []))
+
+
+@app.command()
+def doctor(
+    cluster: Annotated[str | None, typer.Option(help="A profile to hold against this cluster; queues nothing.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; without one, the CPU.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Check a cluster before a launch, or a device before a measurement; exit code 1 where something is wrong.
+
+    \b
+    python -m launch doctor --cluster my-site.yaml
+    srun --gres=gpu:2 python -m launch doctor --gpu
+    """
+    from harness.config import ConfigError
+
+    if cluster is None and not gpu:
+        raise ConfigError("doctor: give --cluster FILE, --gpu or both")
+    sound = True
+    if cluster is not None:
+        from launch.cluster import Slurm, read_profile
+        from launch.doctor import check_cluster
+        from launch.runs import Runs
+
+        profile = read_profile(cluster)
+        if not isinstance(profile, Slurm):
+            raise ConfigError(f"--cluster: {cluster} has executor {profile.executor}; there is no cluster to check")
+        for passed, said in check_cluster(profile, Runs(runs)):
+            print(f"{'ok ' if passed else 'BAD'} {said}", flush=True)
+            sound = sound and passed
+    if gpu:
+        from harness.doctor import check_device
+
+        for check in check_device():
+            print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
+            sound = sound and check.passed
+    raise typer.Exit(0 if sound else 1)
 
 
 @app.command()

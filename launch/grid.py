@@ -147,7 +147,7 @@ def plan(grid: Grid) -> list[Cell]:
     for axis, values in itertools.chain(*(part.grid.items() for part in grid.parts())):
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
-    trained = [parse_cell(fields) for part in grid.parts() for fields in _combinations(part, grid.exclude)]
+    trained = [cell for part in grid.parts() for cell in _trained_cells(part, grid.exclude)]
     baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
     ordered = [cell for row in [*baselines, *trained] for cell in (row.needs, row) if cell is not None]
     cells = list({cell.cell_id: cell for cell in ordered}.values())
@@ -177,7 +177,10 @@ def check_imports(cells: Iterable[BaseCell]) -> None:
     Raises:
         ConfigError: there is none of that name.
     """
-    for field, spec in {named for cell in cells for named in imported_specs(cell)}:
+    # Thousands of cells share most of their parts.
+    parts = {id(part): (field, part) for cell in cells for field, part in cell if isinstance(part, Frozen)}
+    named = {found for field, part in parts.values() for found in imported_specs(part, field)}
+    for field, spec in named:
         if not _module_exists(spec.module):
             raise ConfigError(f"{field}: {spec.name!r} names no module on the Python path ({spec.module} not found)")
 
@@ -196,6 +199,18 @@ def _module_exists(name: str) -> bool:
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether every field of `pattern` (dotted; a choice also by its name) has the pattern's value in `cell`."""
     return all(_matches_one(_get(cell, field), value) for field, value in pattern.items())
+
+
+def _trained_cells(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[Cell]:
+    """One cell for each combination. What all of them share is validated once, for there may be thousands."""
+    varied = {axis.partition(".")[0] for axis in part.grid}
+    shared: dict[str, Any] = {}
+    cells = []
+    for fields in _combinations(part, exclude):
+        cell = parse_cell({**fields, **shared})
+        shared = shared or {field: getattr(cell, field) for field in part.base if field not in varied}
+        cells.append(cell)
+    return cells
 
 
 def _combinations(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What submitit pickles and starts on every rank. Torch-free until it runs."""
+"""What submitit's local executor pickles and starts on every rank. Torch-free until it runs."""
 
 import os
 import signal
@@ -22,16 +22,16 @@ class CellJob:
         from harness.distributed import Place
 
         job = submitit.JobEnvironment()
-        os.environ["MASTER_ADDR"] = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
         submitits_handler = signal.signal(signal.SIGUSR2, self._leave)
         place = Place(
             rank=job.global_rank,
             world_size=job.num_tasks,
             local_rank=job.local_rank,
-            local_world_size=job.num_tasks // job.num_nodes,
-            launch=f"{job.job_id}-{os.environ.get('SLURM_RESTART_COUNT', '0')}-{self._attempt()}",
+            local_world_size=job.num_tasks,
+            launch=f"{job.job_id}-{self._attempt()}",
         )
-        state = run_cell(self.folder, place, stop=lambda: self._told_to_leave)
+        state = run_cell(self.folder, place, stop=lambda: "time limit (USR2)" if self._told_to_leave else "")
         if state == "interrupted" and job.global_rank == 0 and callable(submitits_handler):
             submitits_handler(signal.SIGUSR2, None)
         return state

@@ -4,25 +4,38 @@ from collections import Counter
 
 from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
-from launch.cluster import Profile
+from launch.cluster import Profile, Slurm
 from launch.grid import Grid
 from launch.runs import Runs
-from launch.status import read_rows, table
+from launch.status import read_table
+
+CELLS_SHOWN = 60
 
 
 def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
-    """Plan, run and wait; the exit code: 0 where every cell is finished, else 1.
+    """Plan and run; the exit code: 0 where every cell is finished or sent to a scheduler, else 1.
 
     Raises:
         ConfigError: the cells do not fit the cluster.
     """
+    if isinstance(profile, Slurm):
+        from launch.enqueue import check, enqueue
+
+        check(grid.name, cells, profile)
+        runs.require_space()
+        runs.write_plan(grid, cells)
+        enqueue(runs, grid.name, cells, profile, console)
+        console.print(f"python -m launch status {grid.name} --watch")
+        return 0
     if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
         raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
     short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
     if short and profile.executor == "local" and not profile.gpus:
         raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
+    runs.require_space()
     runs.write_plan(grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
@@ -36,26 +49,42 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.submit import run_locally
 
         run_locally(runs, grid.name, unfinished, profile, console)
-    console.print(table(read_rows(folders)))
+    console.print(read_table(runs, folders))
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 
 
-def describe(runs: Runs, grid: Grid, cells: list[Cell]) -> Group:
-    """What a launch would do: the cells, their count and an estimate of the work."""
+def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
+    """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("cell", "state", "ranks", "steps", "evaluations of T, at most"):
         shown.add_column(column, no_wrap=True)
-    states: Counter[str] = Counter()
-    work = 0
-    for cell in cells:
-        state = runs.cell(cell.cell_id).status().state
-        states[state] += 1
-        evaluations = _evaluations(cell)
-        work += 0 if state == "finished" else evaluations
-        steps = str(_steps(cell)) if _steps(cell) else ""
-        shown.add_row(cell.cell_id, state, str(cell.world_size), steps, f"{evaluations:,}" if evaluations else "")
-    counts = ", ".join(f"{count} {state}" for state, count in states.items())
-    return Group(shown, f"{grid.name}: {len(cells)} cells ({counts}); at most {work:,} evaluations of T left to run")
+    states = {cell.cell_id: runs.cell(cell.cell_id).status().state for cell in cells}
+    unfinished = [cell for cell in cells if states[cell.cell_id] != "finished"]
+    for cell in cells[:CELLS_SHOWN]:
+        steps, evaluations = _steps(cell), _evaluations(cell)
+        numbers = (str(cell.world_size), str(steps) if steps else "", f"{evaluations:,}" if evaluations else "")
+        shown.add_row(cell.cell_id, states[cell.cell_id], *numbers)
+    more = [f"... and {len(cells) - CELLS_SHOWN} more"] if len(cells) > CELLS_SHOWN else []
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
+    work = sum(map(_evaluations, unfinished))
+    total = f"{grid.name}: {len(cells)} cells ({counts}); at most {work:,} evaluations of T left to run"
+    scripts = _scripts(runs, grid, unfinished, profile) if isinstance(profile, Slurm) else []
+    return Group(shown, *more, total, *scripts)
+
+
+def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[Text]:
+    """Every job array as sbatch would get it; JOB stands for the number of a job it waits for."""
+    from launch.batch import arrange, describe_array, script
+    from launch.submissions import Submissions
+
+    submissions = Submissions(runs)
+    unfinished = {cell.cell_id for cell in cells}
+    arrays = arrange(grid.name, cells, profile, unfinished, submissions.root, submissions.names())
+    texts = [script(array, submissions.root / array.name, ["JOB"] * len(array.needs)) for array in arrays]
+    return [
+        Text(f"\n==> {array.name}: {describe_array(array)} <==\n{text}")
+        for array, text in zip(arrays, texts, strict=True)
+    ]
 
 
 def _steps(cell: Cell) -> int:

@@ -8,12 +8,16 @@ runs/mlflow.db, runs/mlartifacts/
 
 import json
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import Cell, ConfigError
 from harness.folder import CellFolder, write_atomically
 from launch.grid import Grid
+
+FREE_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,23 @@ class Runs:
     def grid_folder(self, name: str) -> Path:
         """The directory of a grid."""
         return self.root / "grids" / name
+
+    def require_space(self) -> None:
+        """Try whether results can be written.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(b"x")
+            free = shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise ConfigError(f"--runs: {self.root} cannot be written: {error.strerror}") from None
+        if free < FREE_BYTES:
+            needed = f"at least {FREE_BYTES / 2**20:.0f} MiB are needed"
+            raise ConfigError(f"--runs: {self.root} has {free / 2**20:.0f} MiB left; {needed}")
 
     def write_plan(self, grid: Grid, cells: list[Cell]) -> None:
         """Write every cell.json that is missing, then the list of the grid's cells."""

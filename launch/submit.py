@@ -17,19 +17,12 @@ from rich.console import Console
 from rich.live import Live
 
 from harness.folder import CellFolder, CellStatus
-from launch.cluster import Profile
+from launch.cluster import CPU_ENVIRONMENT, Local
 from launch.job import CellJob
 from launch.runs import Runs
-from launch.status import read_rows, table
+from launch.status import read_rows_without_scheduler, table
 
 POLL_SECONDS = 0.3
-# glibc returns large blocks to the kernel on every free, and busy-waiting threads of one rank starve the other; both
-# slow a CPU rank down by a factor that depends on what else runs (NUMERICS section 4).
-CPU_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "OMP_WAIT_POLICY": "passive",
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
     return CellFolder(sibling.path.parent / cell_id)
 
 
-def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Profile, console: Console) -> None:
+def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:
     """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints."""
     queue = Queue(waiting=list(folders), capacity=profile.ranks or os.cpu_count() or 1)
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
@@ -101,14 +94,14 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Profi
                     queue.running.append(Running(folder, ranks, time.time(), _start(folder, ranks, profile)))
                 if queue.waiting and not queue.running:
                     return  # what is left waits for a cell that failed
-                live.update(table(read_rows(folders)))
+                live.update(table(read_rows_without_scheduler(folders)))
                 time.sleep(POLL_SECONDS)
         finally:
             for running in queue.running:
                 running.job.cancel()
 
 
-def _start(folder: CellFolder, ranks: int, profile: Profile) -> submitit.Job[str]:
+def _start(folder: CellFolder, ranks: int, profile: Local) -> submitit.Job[str]:
     executor = submitit.LocalExecutor(folder=folder.path / "logs")
     executor.update_parameters(
         tasks_per_node=ranks,

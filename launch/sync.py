@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.config import Cell
+from harness.config import Cell, ConfigError
 from harness.folder import CellFolder
 from harness.record import AnyEvent, Contraction, Evaluation, Fidelity, Probe, Start, Step, durable
 from launch.runs import Runs
@@ -24,6 +24,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
@@ -41,11 +42,23 @@ def sync_once(runs: Runs, grid: str) -> int:
 
 
 def sync_until_closed(runs: Runs, grid: str) -> None:
-    """Sync every few seconds until standard input closes, then once more."""
+    """Sync every few seconds until standard input closes, then once more. A server may be away in between.
+
+    Raises:
+        ConfigError: it is away at the end.
+    """
+    # Of MLflow's own seven tries the last would come after minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     closed = False
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
-        sync_once(runs, grid)
+        try:
+            sync_once(runs, grid)
+        except MlflowException as error:
+            said = f"MLflow at {runs.tracking_uri} does not answer: {str(error).splitlines()[0]}"
+            if closed:
+                raise ConfigError(said) from None
+            print(said, file=sys.stderr)
 
 
 def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:

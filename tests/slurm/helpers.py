@@ -1,0 +1,86 @@
+"""What the tests on a real cluster have in common."""
+
+import os
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from harness.checkpoint import load_newest
+from harness.config import Cell
+from harness.folder import CellFolder
+from harness.record import Step
+from launch.cluster import Slurm
+from launch.enqueue import enqueue
+from launch.grid import Grid
+from launch.runs import Runs
+from launch.submissions import Submissions
+
+PROFILE = Slurm(
+    executor="slurm",
+    partition="main",
+    gpu="gpu:fake",
+    ranks_per_node=2,
+    cpus=1,
+    memory="400M",
+    timeout_min=60,
+    environment={"OMP_NUM_THREADS": "1"},
+)
+
+
+def with_needed(cells: list[Cell]) -> list[Cell]:
+    """The cells and what they need, each once."""
+    needed = [cell.needs for cell in cells if cell.needs]
+    return list({cell.cell_id: cell for cell in [*needed, *cells]}.values())
+
+
+def send(runs: Runs, cells: list[Cell], **changes: object) -> list[CellFolder]:
+    """Launch cells as the grid `test`; their directories."""
+    profile = Slurm.model_validate({**PROFILE.model_dump(), **changes})
+    runs.write_plan(Grid(name="test"), cells)
+    enqueue(runs, "test", cells, profile, Console(quiet=True))
+    return [runs.cell(cell.cell_id) for cell in cells]
+
+
+def all_finished(folders: list[CellFolder]) -> bool:
+    return all(folder.status().state == "finished" for folder in folders)
+
+
+def job_id(runs: Runs, folder: CellFolder) -> str:
+    """The newest job of a cell."""
+    return Submissions(runs).living([folder.cell_id])[folder.cell_id].job_id
+
+
+def steps(folder: CellFolder) -> list[tuple[int, float]]:
+    """Every recorded step and its loss."""
+    return [(event.step, event.loss) for event in folder.events() if isinstance(event, Step)]
+
+
+def weights(folder: CellFolder) -> dict[str, Tensor]:
+    """Of the newest checkpoint."""
+    loaded = load_newest(folder.checkpoints, torch.device("cpu"))
+    assert loaded is not None, folder.cell_id
+    state: dict[str, Tensor] = loaded[1]["model"]
+    return state
+
+
+def assert_same_result(one: CellFolder, other: CellFolder) -> None:
+    """Same losses, each step once, same weights bit for bit."""
+    assert steps(one) == steps(other), one.cell_id
+    assert [step for step, _ in steps(one)] == list(range(1, one.status().steps + 1)), one.cell_id
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(other)[name]), (one.cell_id, name)
+
+
+def process_of_rank(folder: CellFolder, rank: int) -> int:
+    """The process that writes the newest log of a rank."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                target = Path(os.readlink(entry / "fd/1"))
+            except OSError:
+                continue
+            if target.parent == folder.path / "logs" and target.name.endswith(f"_{rank}_log.txt"):
+                return int(entry.name)
+    raise AssertionError(f"no process runs rank {rank} of {folder.cell_id}")

@@ -1,0 +1,156 @@
+"""A grid on a cluster that fails: every cell finishes, each step is recorded once, and the weights are the same."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from harness.config import Cell, parse_cell
+from harness.folder import CellFolder
+from launch.runs import Runs
+from tests.conftest import tiny_cell
+from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
+
+PATIENCE = 500.0
+Fault = Callable[[CellFolder], None]
+
+
+def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
+    return tiny_cell(
+        model=model, backprop=backprop, world_size=world_size, steps=steps, global_batch_size=8, evaluate_every=10_000,
+        operations={"checkpoint_every": 7, "reconstructions": 0},
+    )  # fmt: skip
+
+
+# Slurm looks at time limits every half minute.
+LONG = trained(1, "de-grad", "jfb", steps=600)
+
+
+def grid() -> list[Cell]:
+    """24 cells: 17 of one rank, 5 of two, 2 of two nodes with two ranks each."""
+    models = ("de-grad", "de-prox", "de-admm", "de-hqs")
+    cells = [LONG]
+    cells += [trained(1, model, backprop, 150) for model in models[1:] for backprop in ("jfb", "phantom", "neumann")]
+    cells += [trained(2, model, "jfb", 100) for model in models]
+    cells += [trained(4, "de-hqs", "jfb", 120), trained(4, "de-admm", "jfb", 60)]
+    baselines = ("degraded", "direct-inverse", "tikhonov", "gradient-descent", "total-variation")
+    data = cells[0].data
+    scored = [parse_cell({"kind": "baseline", "baseline": name, "data": data}) for name in baselines]
+    return with_needed([*scored, *cells])
+
+
+def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> list[CellFolder]:
+    """Hit a cell of so many ranks by each fault, as soon as one trains and has a checkpoint; the cells hit."""
+    hit: list[CellFolder] = []
+    deadline = time.monotonic() + PATIENCE
+    while any(faults.values()):
+        assert time.monotonic() < deadline, f"no cell trains for {faults}"
+        for folder in folders:
+            status, pending = folder.status(), faults[folder.cell().world_size]
+            trains = status.state == "running" and 7 <= status.step < status.steps - 15
+            if pending and trains and folder not in hit:
+                pending.pop(0)(folder)
+                hit.append(folder)
+    return hit
+
+
+def follow(runs: Runs, uri: str) -> subprocess.Popen[bytes]:
+    """`launch sync --follow` beside the jobs; it ends after a last pass when its standard input closes."""
+    words = [sys.executable, "-m", "launch", "sync", "test", "--follow", "--runs", str(runs.root)]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
+
+
+@contextmanager
+def tracking_server(root: Path, port: int) -> Iterator[None]:
+    """An MLflow server on the loopback address."""
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    where = ["--backend-store-uri", f"sqlite:///{root}/mlflow.db", "--artifacts-destination", str(root / "artifacts")]
+    process = subprocess.Popen(
+        [*words, *where],
+        env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Path) -> None:
+    cells = grid()
+    assert len(cells) == 24
+    # The reference runs in bundles, undisturbed.
+    quiet = send(Runs(tmp_path / "quiet"), cells, cells_per_job=5)
+    wait_until(lambda: all_finished(quiet), "the undisturbed cells do not finish", PATIENCE)
+
+    runs, port = Runs(tmp_path / "runs"), free_port()
+    folders = send(runs, cells)
+    training = [folder for folder in folders if folder.cell().kind == "train"]
+    sync = follow(runs, f"http://127.0.0.1:{port}")
+
+    def field(folder: CellFolder, name: str) -> str:
+        return cluster.run("squeue", "--noheader", "--jobs", job_id(runs, folder), f"--format={name}").strip()
+
+    def power_off(folder: CellFolder) -> None:
+        # Nobody tells slurmctld: it notices after a while, and starts the cell again elsewhere.
+        cluster.power_off(field(folder, "%N"))
+
+    def shorten(folder: CellFolder) -> None:
+        cluster.run("scontrol", "update", f"jobid={job_id(runs, folder)}", "timelimit=1")
+
+    def kill(folder: CellFolder) -> None:
+        os.kill(process_of_rank(folder, 1), signal.SIGKILL)
+        cluster.restart_controller()
+
+    def requeue(folder: CellFolder) -> None:
+        cluster.run("scontrol", "requeue", job_id(runs, folder))
+
+    def preempt(folder: CellFolder) -> None:
+        urgent = ["--partition=high", "--exclusive", f"--nodelist={field(folder, '%B')}", "--output=/dev/null"]
+        cluster.run("sbatch", *urgent, "--wrap", "sleep 5")
+
+    (long,) = [folder for folder in training if folder.cell() == LONG]
+    others = [folder for folder in training if folder != long]
+    hit = disturb([long], {1: [shorten]})
+    hit += disturb(others, {1: [power_off, requeue], 2: [kill], 4: [preempt]})
+    cluster.power_on()
+    cluster.run("scontrol", "update", f"jobid={job_id(runs, long)}", "timelimit=60")
+    with tracking_server(tmp_path, port):
+        wait_until(lambda: all_finished(folders), "the disturbed cells do not finish", PATIENCE)
+        sync.communicate(timeout=PATIENCE)
+    assert sync.returncode == 0
+
+    for one, other in zip(folders, quiet, strict=True):
+        if one.cell().kind != "baseline":
+            assert_same_result(one, other)
+    for disturbed in hit:
+        assert disturbed.newest_attempt >= 1, disturbed.cell_id
+    assert_every_step_is_in_mlflow_once(f"sqlite:///{tmp_path}/mlflow.db", folders)
+
+
+def assert_every_step_is_in_mlflow_once(uri: str, folders: list[CellFolder]) -> None:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("test")
+    assert experiment is not None
+    found = {run.data.tags.get("jfbench.cell_id"): run for run in client.search_runs([experiment.experiment_id])}
+    for folder in folders:
+        run = found[folder.cell_id]
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [metric.step for metric in history] == list(range(1, folder.status().steps + 1))
