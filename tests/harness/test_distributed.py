@@ -58,7 +58,7 @@ def losses(fields: dict[str, Any], place: Place, cache: Path) -> list[float]:
     loader = Loader(load(cell.data, cache), cell.physics.value_range, CPU, dtype)
     size = cell.global_batch_size // place.world_size
     share, clock = slice(place.rank * size, (place.rank + 1) * size), Clock(CPU)
-    task = train_task(cell, denoiser, len(loader.dataset.train), share, CPU, clock)
+    task = train_task(cell, denoiser if cell.needs else None, len(loader.dataset.train), share, CPU, clock)
     model = DistributedDataParallel(task.model, forward_sync_buffers=False)
     steps = train(task, model, lambda step: loader.batch(task.order.samples(step), 0), clock, range(STEPS))
     local = [step.loss for step in steps]
