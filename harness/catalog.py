@@ -268,8 +268,8 @@ class DeGrad(MapSpec):
 
     target = "harness.maps:DeGrad"
     name: Literal["de-grad"] = "de-grad"
-    step_size: PositiveFloat = 1.5
-    """eta; it does not move the fixed point, so it is trained only when unrolled."""
+    step_size: PositiveFloat = 2.0
+    """eta, of which damping leaves 1.4; it does not move the fixed point, so it is trained only when unrolled."""
     weight: PositiveFloat = 0.25
     """Initial value of the trained weight lambda of the prior."""
 
@@ -315,6 +315,8 @@ class FeedForward(MapSpec):
     name: Literal["feed-forward"] = "feed-forward"
     penalty: PositiveFloat = 20.0
     """Initial value of the trained alpha of p, the proximal step from A^T d."""
+    damping: float = Field(1.0, ge=1, le=1)
+    """Nothing to damp: T forgets x."""
 
 
 # ------------------------------------------------------------------------------------------------- solvers
