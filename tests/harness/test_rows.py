@@ -1,5 +1,7 @@
 """The rows beside the equilibrium models: deep unrolling of the same maps, and networks trained directly."""
 
+from statistics import fmean
+
 import pytest
 import torch
 from torch import Tensor
@@ -88,14 +90,15 @@ def test_a_feed_forward_network_sees_both_pictures_and_evaluates_once(network: d
 
 
 def test_a_feed_forward_cell_needs_no_denoiser_and_is_recorded_like_the_others(runs: Runs) -> None:
-    made = cell(**FEED_FORWARD, physics="paper", steps=30, evaluate_every=30, optimizer={"lr": 3e-3})
+    data = {"name": "pictures", "image_size": 32, "test_images": 4, "validation_images": 20}
+    made = cell(**FEED_FORWARD, physics="paper", data=data, steps=60, evaluate_every=60, optimizer={"lr": 3e-3})
     assert made.needs is None
     folder: CellFolder = runs.cell(made.cell_id)
     folder.plan(made)
     assert run_cell(folder.path, Place.from_environment()) == "finished"
     events = folder.events()
-    scores = [sum(e.psnr) for e in events if isinstance(e, Evaluation) and e.split == "validation"]
-    assert scores[-1] > scores[0] + 0.5
+    scores = [fmean(e.psnr) for e in events if isinstance(e, Evaluation) and e.split == "validation"]
+    assert scores[-1] > scores[0] + 0.3
     assert [event.event for event in events].count("step") == 30
     assert "probe" in {event.event for event in events}
     assert not {"contraction", "fidelity"} & {event.event for event in events}, "there is no map to iterate"
