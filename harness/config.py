@@ -235,6 +235,16 @@ class TrainCell(BatchedCell):
         return self
 
     @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.active_warm_up >= self.steps and not isinstance(self.backprop, Jfb):
+            raise PydanticCustomError(
+                "choice",
+                "warm_up {warm_up} leaves none of {steps} steps to backprop {backprop}",
+                {"warm_up": self.warm_up, "steps": self.steps, "backprop": self.backprop.name},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _feed_forward_takes_one_step(self) -> Self:
         if not self.iterates and self.backprop != Unrolled(steps=1):
             raise PydanticCustomError(

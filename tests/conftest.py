@@ -35,6 +35,7 @@ def tiny_cell(**fields: Any) -> Cell:
         "pool": None,
         "global_batch_size": 6,
         "steps": 4,
+        "warm_up": 0,
         "pretraining": {"steps": 4},
         "evaluate_every": 4,
         "operations": {"checkpoint_every": 2, "reconstructions": 1},

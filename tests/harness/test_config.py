@@ -17,6 +17,10 @@ from tests.conftest import tiny_cell
         ({"model": "de-prox", "solver": {"tol": float("nan")}}, "solver.tol: "),
         ({"model": "de-prox", "world_size": 3}, "global_batch_size 8 is not divisible by world_size 3"),
         ({"model": "de-prox", "pool": {"size": 12}}, "pool.size 12 is not a multiple of global_batch_size 8"),
+        (
+            {"model": "de-prox", "backprop": "implicit", "steps": 40},
+            "warm_up 40 leaves none of 40 steps to backprop implicit",
+        ),
         ({"model": "de-prox", "data": "celeba"}, "data.root: a value is required"),
         ({"model": "de-prox", "physics": {"kernel_size": 4}}, "kernel_size must be odd"),
         ({"model": "de-prox", "physics": {"name": "paper", "kernel_std": 2.236}}, "paper has kernel_std 2.23606"),

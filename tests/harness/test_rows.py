@@ -99,6 +99,6 @@ def test_a_feed_forward_cell_needs_no_denoiser_and_is_recorded_like_the_others(r
     events = folder.events()
     scores = [fmean(e.psnr) for e in events if isinstance(e, Evaluation) and e.split == "validation"]
     assert scores[-1] > scores[0] + 0.3
-    assert [event.event for event in events].count("step") == 30
+    assert [event.event for event in events].count("step") == 60
     assert "probe" in {event.event for event in events}
     assert not {"contraction", "fidelity"} & {event.event for event in events}, "there is no map to iterate"

@@ -36,6 +36,24 @@ def test_the_jacobian_penalty_is_recorded_and_shrinks_the_jacobian(tmp_path: Pat
     assert max(norms[1]) < min(norms[0])
 
 
+def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_path: Path) -> None:
+    common: dict[str, Any] = {
+        "data": SMALL,
+        "steps": 6,
+        "gradient_clip": None,
+        "optimizer": {"name": "sgd", "lr": 1e-3},
+    }
+    exact = {**common, "backprop": "implicit"}
+    warmed, jfb, cold = (
+        [event for event in events(Runs(tmp_path), **fields) if isinstance(event, Step)]
+        for fields in ({**exact, "warm_up": 3}, common, exact)
+    )
+    assert [step.adjoint_nfe > 0 for step in warmed] == [False] * 3 + [True] * 3
+    assert [step.gradient_norm for step in warmed[:3]] == [step.gradient_norm for step in jfb[:3]]
+    assert warmed[3].gradient_norm != jfb[3].gradient_norm
+    assert cold[0].gradient_norm != jfb[0].gradient_norm
+
+
 def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     """Measured on 32 x 32 pictures after 150 steps of pretraining: 32 products a sample became 11 (DE-PROX), 25 became
     11 (DE-HQS), first visits included, at test PSNRs within .02 dB.

@@ -130,16 +130,16 @@ BLOCKS = [
 
 
 def test_blocks_add_fields_and_axes_of_their_own_to_the_grids() -> None:
-    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    declared = grid(base={"steps": 50, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
     found = {(c.model.name, c.backprop.name, c.seed, c.steps, c.optimizer.lr) for c in trained(declared)}
-    shared = {(m, b, s, 5, 0.1) for m in AXES["model"] for b in AXES["backprop"] for s in (0, 1)}
+    shared = {(m, b, s, 50, 0.1) for m in AXES["model"] for b in AXES["backprop"] for s in (0, 1)}
     assert found == shared | {("de-grad", "unrolled", s, 7, 0.01) for s in (0, 1)}
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("steps=2", {"steps": {2}}),
+        ("steps=200", {"steps": {200}}),
         ("optimizer.lr=0.5", {"lr": {0.5}}),
         ("optimizer={name: sgd, lr: 0.25}", {"lr": {0.25}}),
         ("seed=3", {"seed": {3}}),
@@ -149,7 +149,7 @@ def test_blocks_add_fields_and_axes_of_their_own_to_the_grids() -> None:
     ],
 )
 def test_an_override_reaches_the_blocks(text: str, expected: dict[str, set[object]]) -> None:
-    declared = grid(base={"steps": 5, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
+    declared = grid(base={"steps": 50, "optimizer": {"lr": 0.1}}, grid={"seed": [0, 1]}, blocks=BLOCKS)
     cells = trained(with_overrides(declared, text))
     found = {
         "model": {c.model.name for c in cells}, "backprop": {c.backprop.name for c in cells},
