@@ -9,7 +9,7 @@ from analysis import context, stats
 from analysis.load import PHASES, GridData
 from analysis.tables import Column, Table
 
-WARM_UP_STEPS = 5
+FIRST_STEPS = 5
 """Steps dropped at the start of every attempt, but never more than half of what it did."""
 
 MIB = 2.0**-20
@@ -54,9 +54,9 @@ def cost_frame(data: GridData) -> pd.DataFrame:
 def cost_table(data: GridData, frame: pd.DataFrame) -> Table:
     """The cost table of a grid."""
     notes = [
-        f"Times: median, 90th percentile and maximum over training steps, without the first {WARM_UP_STEPS} steps of "
-        f"each attempt (half of them where it did less than {2 * WARM_UP_STEPS}); phases show median / p90 / max. Each "
-        "phase counts on its slowest rank; a step is the sum of its phases.",
+        f"Times: median, 90th percentile and maximum over training steps, without the first {FIRST_STEPS} steps of "
+        f"each attempt (half of them where it did less than {2 * FIRST_STEPS}) and those of the warm-up by jfb; phases "
+        "show median / p90 / max. Each phase counts on its slowest rank; a step is the sum of its phases.",
         "Step over jfb: median step time over that of the same model and settings trained by jfb. Ratios are what to "
         "compare between machines.",
         "Gradient alone, exposed gradient synchronisation, peak, saved bytes and GFLOP: from the probe, one gradient "
@@ -72,8 +72,9 @@ def cost_table(data: GridData, frame: pd.DataFrame) -> Table:
 def timed_steps(data: GridData, cells: pd.DataFrame) -> pd.DataFrame:
     """The training steps of some cells that count for timing."""
     steps = data.steps[data.steps["cell_id"].isin(cells["cell_id"])]
+    steps = steps[steps["step"] > steps["cell_id"].map(cells.set_index("cell_id")["warm_up"])]
     done = steps.groupby(["cell_id", "attempt"])["attempt_step"].transform("max")
-    return steps[steps["attempt_step"] > (done // 2).clip(upper=WARM_UP_STEPS)]
+    return steps[steps["attempt_step"] > (done // 2).clip(upper=FIRST_STEPS)]
 
 
 def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from analysis.load import PHASES, GridData
 DOTS_PER_INCH = 160
 WIDTH = 10.0
 """Inches."""
-PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#CC6677")
+PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#882255", "#CC6677")
 """Paul Tol's muted scheme: told apart by colour-blind readers, and not the colours of the methods."""
 MARKERS = "osD^vPX*<>"
 LINES = {"total-variation": (0, (5, 2)), "tikhonov": (0, (1, 1.5))}

@@ -27,7 +27,7 @@ from harness.record import (
 )
 from launch.runs import Runs
 
-PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "optimizer")
+PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "gradient_synchronization", "optimizer")
 """The phases of a training step that a record may name; a step without one spent no time in it."""
 
 NOT_FINITE_RESIDUAL = 1e30
@@ -188,6 +188,7 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
         "seed": cell.seed if cell else None,
         "world_size": cell.world_size if cell else None,
         "steps": trained.steps if trained else None,
+        "warm_up": trained.active_warm_up if trained and trained.active_warm_up < trained.steps else 0,
         "global_batch_size": trained.global_batch_size if trained else None,
         "tol": _tolerance(trained) if trained else None,
     }

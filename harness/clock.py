@@ -32,6 +32,11 @@ class Clock:
             self._stack.pop()
             self._mark()
 
+    def turn(self, phase: str) -> None:
+        """What is left of the phase around the caller belongs to `phase`."""
+        self._stack[-1] = phase
+        self._mark()
+
     def _enter(self, phase: str) -> None:
         self._stack.append(phase)
         self._mark()

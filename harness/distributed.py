@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch import nn
+from torch.distributed import GradBucket, HashStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
+from harness.clock import Clock
 from harness.folder import write_atomically
 
 TIMEOUT = timedelta(minutes=30)
@@ -67,6 +71,25 @@ def device_of(place: Place) -> torch.device:
         return torch.device(accelerator.type, torch.accelerator.current_device_index())
     torch.set_num_threads(place.threads or max(1, len(os.sched_getaffinity(0)) // place.local_world_size))
     return torch.device("cpu")
+
+
+def data_parallel(model: nn.Module, clock: Clock) -> DistributedDataParallel:
+    """The model with its gradients averaged over the ranks.
+
+    What is left of a backward pass when its last gradients are ready is synchronisation that no computation hides.
+    """
+
+    group = dist.group.WORLD
+    assert group is not None
+
+    def hook(state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        if bucket.is_last():
+            clock.turn("gradient_synchronization")
+        return allreduce_hook(group, bucket)
+
+    wrapped = DistributedDataParallel(model, forward_sync_buffers=False)
+    wrapped.register_comm_hook(None, hook)
+    return wrapped
 
 
 def gather(values: list[float], device: torch.device) -> list[list[float]]:

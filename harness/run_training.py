@@ -14,7 +14,7 @@ from harness import checkpoint
 from harness.clock import Clock
 from harness.config import PretrainCell, TrainCell
 from harness.data import Batch
-from harness.distributed import gather, gather_objects
+from harness.distributed import data_parallel, gather, gather_objects
 from harness.folder import State
 from harness.measure import measure
 from harness.probe import Cost, probe
@@ -33,7 +33,7 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
     first = _resume(session, task)
     session.start(first)
     session.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
-    model = DistributedDataParallel(task.model, forward_sync_buffers=False)
+    model = data_parallel(task.model, clock)
     if first == 0:
         session.evaluate(task.reconstruct, "validation", 0)
         if isinstance(cell, TrainCell):

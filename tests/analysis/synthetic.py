@@ -77,7 +77,7 @@ Change = Callable[[Cell, Fake], None]
 
 def make(runs: Runs, *overrides: str, change: Change = lambda cell, fake: None) -> Runs:
     """A launched `demo` grid whose cells turned out as `default` says and `change` alters."""
-    grid = override(read_grid("demo"), map(parse_assignment, overrides))
+    grid = override(read_grid("demo"), map(parse_assignment, ("warm_up=0", *overrides)))
     cells = plan(grid)
     runs.write_plan(grid, cells)
     for cell in cells:

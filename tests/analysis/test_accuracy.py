@@ -98,7 +98,7 @@ def test_caption_names_the_conditions(runs: Runs) -> None:
                  "value range [0.0, 1.0]", "boundary zero", "device: cpu", "10 steps", "seed 0, 1", "world size 2",
                  f"commit: {'a' * 12}"):  # fmt: skip
         assert part in table.caption
-    assert table.command == "python -m launch grid demo pretraining.steps=4 steps=10 model=de-hqs seed=0,1"
+    assert table.command == "python -m launch grid demo pretraining.steps=4 steps=10 warm_up=0 model=de-hqs seed=0,1"
 
 
 def test_caption_names_each_protocol_with_its_physics(runs: Runs) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from harness.catalog import BackpropSpec, MapSpec
 from harness.clock import Clock
 from harness.config import TrainCell
 from harness.data import Loader, load
-from harness.distributed import Place, gather, process_group
+from harness.distributed import Place, data_parallel, gather, process_group
 from harness.tasks import build_network, train_task
 from harness.train import train
 from tests.conftest import tiny_cell
@@ -59,7 +58,7 @@ def losses(fields: dict[str, Any], place: Place, cache: Path) -> list[float]:
     size = cell.global_batch_size // place.world_size
     share, clock = slice(place.rank * size, (place.rank + 1) * size), Clock(CPU)
     task = train_task(cell, denoiser if cell.needs else None, len(loader.dataset.train), share, CPU, clock)
-    model = DistributedDataParallel(task.model, forward_sync_buffers=False)
+    model = data_parallel(task.model, clock)
     steps = train(task, model, lambda step: loader.batch(task.order.samples(step), 0), clock, range(STEPS))
     local = [step.loss for step in steps]
     return [sum(column) / len(column) for column in zip(*gather(local, CPU), strict=True)]

@@ -52,6 +52,10 @@ def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_pa
     assert [step.gradient_norm for step in warmed[:3]] == [step.gradient_norm for step in jfb[:3]]
     assert warmed[3].gradient_norm != jfb[3].gradient_norm
     assert cold[0].gradient_norm != jfb[0].gradient_norm
+    phases = {"data", "forward_solve", "parameter_gradient", "gradient_synchronization", "optimizer"}
+    assert warmed[0].seconds.keys() == phases
+    assert warmed[3].seconds.keys() == phases | {"adjoint_solve"}
+    assert min(warmed[3].seconds.values()) > 0
 
 
 def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
