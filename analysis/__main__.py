@@ -40,6 +40,25 @@ def report(
     make(Runs(runs), name, output, Console())
 
 
+@app.command()
+def best(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a launched grid.", show_default=False)],
+    runs: Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")] = Path("runs"),
+) -> None:
+    """Print the directory of each method's best cell on validation pictures, to be scored on all test pictures.
+
+    \b
+    python -m harness.score $(python -m analysis best paper-cpu)
+    """
+    from analysis.final import best_cells
+    from analysis.load import load
+    from launch.runs import Runs
+
+    data = load(Runs(runs), name)
+    for cell_id in best_cells(data)["cell_id"]:
+        print(data.folders[cell_id].path)
+
+
 def main() -> None:
     """Run a command; a user's mistake is one line and exit code 2."""
     try:

@@ -12,7 +12,19 @@ from analysis import methods
 from analysis.methods import Config, Name
 from harness.config import BaselineCell, Cell, TrainCell
 from harness.folder import CellFolder, CellStatus
-from harness.record import AnyEvent, Contraction, End, Evaluation, Fidelity, GradientError, Probe, Search, Start, Step
+from harness.record import (
+    AnyEvent,
+    Contraction,
+    End,
+    Evaluation,
+    Fidelity,
+    GradientError,
+    Longer,
+    Probe,
+    Search,
+    Start,
+    Step,
+)
 from launch.runs import Runs
 
 PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "optimizer")
@@ -45,6 +57,8 @@ class GridData:
     """One row a measurement, its lists as they were recorded."""
     fidelities: pd.DataFrame
     """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
+    longer: pd.DataFrame
+    """One row a trained cell that was iterated longer, its lists as they were recorded."""
     searches: pd.DataFrame
     """One row a candidate."""
     environments: pd.DataFrame
@@ -105,6 +119,7 @@ def load(runs: Runs, grid: str) -> GridData:
         probes=_frame(events, _probe_rows, ("cell_id", *Probe.model_fields)),
         contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
         fidelities=_frame(events, _fidelity_rows, FIDELITY_COLUMNS),
+        longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
         searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
         environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
         configs=configs,
@@ -119,10 +134,15 @@ def _read(folder: CellFolder) -> _Read:
     try:
         cell = folder.cell()
         status = folder.status()
-        return _Read(cell, status, folder.events(), _problem(status))
+        return _Read(cell, status, [*folder.events(), *_scores(folder)], _problem(status))
     except (OSError, ValueError) as error:
         problem = f"cannot be read: {str(error).splitlines()[0]}"
         return _Read(cell, CellStatus(state="failed"), [], problem)
+
+
+def _scores(folder: CellFolder) -> list[AnyEvent]:
+    """What was measured after the cell was finished, without its Start: it is no attempt."""
+    return [event for event in folder.scores() if not isinstance(event, Start)]
 
 
 def _problem(status: CellStatus) -> str:
@@ -257,6 +277,10 @@ def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
                 yield {**shared, "gradient": gradient, **error.model_dump()}
             if not event.methods:
                 yield {**shared, "gradient": None, **dict.fromkeys(GradientError.model_fields)}
+
+
+def _longer_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Longer)]
 
 
 def _search_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:

@@ -6,6 +6,7 @@ that model, so that two rows of a table never carry the same name and what all r
 
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,8 @@ def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
     for row in {_row(cell) for cell in cells.values()}:
         configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if _row(cell) == row}
         differing = _differing(configs.values())
-        named |= {cell_id: _name(cells[cell_id], config, differing) for cell_id, config in configs.items()}
+        usual = {field: value for field in differing if (value := _usual(field, configs.values())) is not None}
+        named |= {cell_id: _name(cells[cell_id], config, differing, usual) for cell_id, config in configs.items()}
     return named
 
 
@@ -79,8 +81,9 @@ def _row(cell: Cell) -> tuple[str, str]:
     return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
 
 
-def _name(cell: Cell, config: Config, differing: list[str]) -> Name:
-    settings = [shown for field in differing if (shown := _setting(field, config, differing))]
+def _name(cell: Cell, config: Config, differing: list[str], usual: Config) -> Name:
+    special = [field for field in differing if usual.get(field) != _shown_value(field, config)]
+    settings = [shown for field in special if (shown := _setting(field, config, differing))]
     if isinstance(cell, TrainCell) and not cell.iterates:
         return Name(short(cell.network.name), " ".join([short(cell.model.name), *settings]))
     if isinstance(cell, TrainCell):
@@ -102,6 +105,16 @@ def _setting(field: str, config: Config, differing: list[str]) -> str:
     if field == "schedule.name":
         return short(str(config[field]))
     return f"no {name}" if config[field] is None else f"{name}={config[field]}"
+
+
+def _usual(field: str, configs: Collection[Config]) -> str | None:
+    """The value that three quarters of the cells have, which so needs no saying; None where there is none."""
+    value, count = Counter(_shown_value(field, config) for config in configs).most_common(1)[0]
+    return value if 4 * count >= 3 * len(configs) else None
+
+
+def _shown_value(field: str, config: Config) -> str:
+    return repr(config.get(field, "a mapping" if _has_part(config, field) else "no such field"))
 
 
 def _last(field: str) -> str:

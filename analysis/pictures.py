@@ -53,20 +53,21 @@ def comparisons(data: GridData) -> list[Figure]:
 def _pages(data: GridData, cells: pd.DataFrame) -> list[list[Column]]:
     """The columns of each figure: truth and baselines come first in all of them."""
     scored = [cell for cell in cells.to_dict("records") if (cell["cell_id"], "test") in data.scores]
-    columns = {str(cell["cell_id"]): _column(data, cell) for cell in scored}
-    columns = {cell_id: column for cell_id, column in columns.items() if column.files}
+    columns = {str(cell["cell_id"]): column(data, cell) for cell in scored}
+    columns = {cell_id: found for cell_id, found in columns.items() if found.files}
     if not columns:
         return []
     by_baseline = dict(zip(cells["baseline"], cells["cell_id"], strict=True))
     fixed = [columns[by_baseline[name]] for name in BASELINES if by_baseline.get(name) in columns]
     first_seeds = cells[cells["kind"] == "train"].drop_duplicates("method")["cell_id"]
     trained = [columns[str(cell_id)] for cell_id in first_seeds if cell_id in columns]
-    truth = Column("ground truth", _truth(data, list(columns)), {})
+    clean = Column("ground truth", truth(data, list(columns)), {})
     size = COLUMNS - 1 - len(fixed)
-    return [[truth, *fixed, *trained[first : first + size]] for first in range(0, max(1, len(trained)), size)]
+    return [[clean, *fixed, *trained[first : first + size]] for first in range(0, max(1, len(trained)), size)]
 
 
-def _column(data: GridData, cell: dict[Any, Any]) -> Column:
+def column(data: GridData, cell: dict[Any, Any]) -> Column:
+    """One cell's reconstructions of test pictures."""
     folder = data.folders[cell["cell_id"]].reconstructions
     scores = data.scores[cell["cell_id"], "test"][-1]["psnr"]
     psnr = dict(zip(scores.index, scores, strict=True))
@@ -78,7 +79,8 @@ def _images(folder: Path, kind: str) -> dict[int, Path]:
     return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob(f"[0-9]*-{kind}.png"))}
 
 
-def _truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
+def truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
+    """The clean pictures that any of some cells kept."""
     found: dict[int, Path] = {}
     for cell_id in cell_ids:
         found = {**_images(data.folders[cell_id].reconstructions, "truth"), **found}
@@ -91,15 +93,15 @@ def _draw(columns: list[Column], number: int) -> Figure | None:
     rows = sorted(sorted(kept.index, key=lambda index: (-kept[index], index))[:ROWS])
     if not rows:
         return None
-    size = _pixels(next(path for column in columns for path in column.files.values())).shape[0]
-    mosaic, pitch, width = _mosaic(columns, rows, size)
+    size = pixels(next(path for column in columns for path in column.files.values())).shape[0]
+    image, pitch, width = mosaic(columns, rows, size)
     top = LINE * max(column.heading.count("\n") + 1 for column in columns)
-    height = mosaic.shape[0] / width
+    height = image.shape[0] / width
     canvas = Canvas(figsize=(len(columns) * INCHES, (top + height) * INCHES))
     # One image for all, in units of a column: fifty axes would take a second to set up. "none" keeps its pixels in PDF.
     axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, len(columns)), ylim=(top + height, 0))
     axes.set_axis_off()
-    axes.imshow(mosaic, extent=(0, len(columns), top + height, top), aspect="auto", interpolation="none")
+    axes.imshow(image, extent=(0, len(columns), top + height, top), aspect="auto", interpolation="none")
     for left, column in enumerate(columns):
         axes.text(left + 0.5, top - 0.03, column.heading, ha="center", va="bottom", fontsize=7.5)
         for row, index in enumerate(rows):
@@ -112,7 +114,7 @@ def _draw(columns: list[Column], number: int) -> Figure | None:
     return render("pictures" if number == 1 else f"pictures-{number}", "Reconstructions", caption, canvas)
 
 
-def _mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, int, int]:
+def mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, int, int]:
     """All pictures on white with room for a line of text under each; the height of a row and the width of a column."""
     gap = max(1, size // 60)
     width = size + 2 * gap
@@ -122,10 +124,11 @@ def _mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, 
         for row, index in enumerate(rows):
             if index in column.files:
                 top, left = row * pitch + gap, place * width + gap
-                mosaic[top : top + size, left : left + size] = _pixels(column.files[index])
+                mosaic[top : top + size, left : left + size] = pixels(column.files[index])
     return mosaic, pitch, width
 
 
-def _pixels(path: Path) -> Pixels:
+def pixels(path: Path) -> Pixels:
+    """A picture, (height, width, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))

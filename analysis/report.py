@@ -20,9 +20,11 @@ from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.figures import Figure, grid_figures
+from analysis.final import final_frame, final_table
 from analysis.findings import Finding, findings
 from analysis.latex import to_latex
 from analysis.load import GridData, load
+from analysis.paper import paper_figures
 from analysis.pictures import comparisons
 from analysis.tables import Table
 from harness.config import ConfigError
@@ -37,6 +39,7 @@ class Report:
     data: GridData
     findings: list[Finding]
     accuracy: Table
+    final: Table
     cost: Table
     contraction: Table
     fidelity: Table
@@ -46,7 +49,8 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """Those that every report has, and those for which something was measured."""
-        return [self.accuracy, self.cost, *(table for table in (self.contraction, self.fidelity) if len(table.frame))]
+        others = (self.final, self.contraction, self.fidelity)
+        return [self.accuracy, self.cost, *(table for table in others if len(table.frame))]
 
 
 def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path:
@@ -76,11 +80,12 @@ def build(data: GridData) -> Report:
         data,
         findings(data, accuracy, cost, contraction, gradients),
         accuracy_table(data, accuracy),
+        final_table(data, final_frame(data)),
         cost_table(data, cost),
         contraction_table(data, contraction),
         gradient_table(data, gradients),
         grid_figures(data, accuracy, cost, gradients),
-        comparisons(data),
+        [*paper_figures(data), *comparisons(data)],
     )
 
 

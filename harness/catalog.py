@@ -58,7 +58,8 @@ class DataSpec(Spec):
 
 
 class Pictures(DataSpec):
-    """Patches of the CC0 colour photographs inside scikit-image: chelsea is for testing, the others for training."""
+    """Patches of the CC0 colour photographs inside scikit-image: chelsea is for testing, the others for training, at
+    their own size and at twice that."""
 
     target = "harness.data:Pictures"
     name: Literal["pictures"] = "pictures"
@@ -258,8 +259,8 @@ class MapSpec(Spec):
 
     iterated: ClassVar[bool] = True
     """False where T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
-    damping: float = Field(1.0, gt=0, le=1)
-    """theta in (1 - theta) x + theta T(x); 1 leaves the map as it is."""
+    damping: float = Field(0.7, gt=0, le=1)
+    """theta in (1 - theta) x + theta T(x); it moves no fixed point and keeps negative eigenvalues off -1; 1: none."""
 
 
 class DeGrad(MapSpec):

@@ -13,10 +13,10 @@ from harness.config import BaselineCell, Cell, PretrainCell
 from harness.data import Loader, load
 from harness.distributed import Place, device_of, process_group
 from harness.folder import CellFolder, CellStatus, State
+from harness.precision import DTYPES, set_precision
 from harness.run_baseline import run_baseline
 from harness.run_training import run_training
 from harness.session import Session
-from harness.tasks import DTYPES
 
 
 def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> State:
@@ -42,6 +42,7 @@ def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> 
 
 def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], str]) -> State:
     begin = time.time()
+    set_precision(cell.precision, device)
     attempt = folder.new_attempt() if place.rank == 0 else -1
     with folder.open_record(attempt) if place.rank == 0 else nullcontext() as record:
         described = environment.describe()

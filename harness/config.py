@@ -29,6 +29,9 @@ from harness.catalog import (
 )
 from harness.spec import Frozen
 
+ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
+"""Precisions that a CPU does not have, or only 90 times slower (NUMERICS section 4)."""
+
 
 class Operations(Frozen):
     """How a cell is run. Nothing here changes a result, so nothing here is part of the cell_id."""
@@ -86,8 +89,9 @@ class BaseCell(Frozen):
     """Seed of the initial weights, the sample order and the training noise."""
     world_size: PositiveInt = 1
     """Number of ranks (processes) that share the global batch."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Floating-point type of weights, states and measurements."""
+    precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
+    """Floating-point type of weights, states and measurements; with tf32 and bfloat16, on GPUs only, they stay float32
+    and the network alone computes in the shorter type."""
     data: DataSpec = Pictures()
     """Where pictures come from."""
     operations: Operations = Operations()
@@ -187,12 +191,21 @@ class TrainCell(BatchedCell):
     """Optimiser and learning rate."""
     jacobian_penalty: PositiveFloat | None = None
     """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
+    compile: bool = False
+    """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
+    of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
+    to 1.5, after a minute or two of compiling."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     steps: PositiveInt = 100
     """Training steps."""
-    gradient_clip: PositiveFloat | None = 1.0
-    """Largest norm of the whole gradient; null does not clip."""
+    warm_up: NonNegativeInt = 40
+    """First training steps, whose gradient is JFB's with every backprop method that looks for a fixed point. A denoiser
+    plugged in is slightly expansive (spectral radius 1.01 to 1.05 on photographs) and JFB makes it contractive. Where
+    it is not, the exact gradient drives it further off: without these steps `implicit` lost 3 dB in its first 50."""
+    gradient_clip: PositiveFloat | None = 1e-4
+    """Largest norm of the whole gradient; null does not clip. The default is the usual norm of JFB's gradient on pixels
+    in [0, 1]; the exact one is ten times as large and has a heavy tail, which Adam alone takes for larger steps."""
     evaluate_every: PositiveInt = 50
     """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()
@@ -233,13 +246,18 @@ class TrainCell(BatchedCell):
 
     @property
     def iterates(self) -> bool:
-        """Whether the model is a map to iterate; a user's own class is."""
-        return getattr(self.model, "iterated", True)
+        """Whether the model is a map to iterate."""
+        return self.model.iterated
 
     @property
     def active_pool(self) -> Pool | None:
         """The pool, unless the backprop method has to start at the initial state."""
         return self.pool if self.backprop.finds_fixed_point else None
+
+    @property
+    def active_warm_up(self) -> int:
+        """Steps of warm-up, unless the backprop method looks for no fixed point."""
+        return self.warm_up if self.backprop.finds_fixed_point else 0
 
     @property
     def depth(self) -> int:

@@ -1,9 +1,10 @@
 """How contractive a map is near a state, sample by sample, known by products with its Jacobian J alone.
 
-Near 1, where trained maps end, plain power iteration deceives. On eight trained demo cells whose spectral radius is
-.998 to 1.002 (60 steps of Arnoldi), the growth of |J^n v| said .977 to .988 after 30 products and .983 to .994 after
-60, and power iteration on J^T J called maps contractive (|J| of .98 to .998 after 15 steps) where |J| is above 1.01.
-Arnoldi's method makes the most of the same products: .995 to 1.001 after 30, and it knows rotations and signs.
+Arnoldi's method makes the most of the products and knows rotations and signs. On the tests' maps, whose radii of .4 to
+.76 and norms are known from the dense J, both figures are right to 1 %, the norm from below. Near 1, where trained maps
+end, plain power iteration deceives. In one run of the demo, whose eight maps had radii of .998 to 1.002 after 60 steps
+of Arnoldi, the growth of |J^n v| said .977 to .988 after 30 products, Arnoldi's 30 steps .995 to 1.001; and power
+iteration on J^T J called maps contractive (|J| of .98 to .998 after 15 steps) where |J| was above 1.01.
 """
 
 from collections.abc import Collection

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from harness.catalog import DataSpec
 from harness.catalog import Folder as FolderSpec
 
 Pixels = npt.NDArray[np.uint8]
+Item = TypeVar("Item")
 
 HELD_OUT_EPOCH = 2**32 - 1
 """Stands for the epoch in the noise of held-out pictures."""
@@ -41,6 +42,8 @@ class Source(Protocol):
     train_count: int
     """The first so many pictures are for training, validation included; the others for testing."""
     count: int
+    group: int
+    """Training pictures that show the same thing come in runs of so many; the default split cuts none."""
 
     def decode(self) -> Iterator[Pixels]:
         """Every picture, (size, size, 3) uint8, training ones first."""
@@ -49,39 +52,56 @@ class Source(Protocol):
 class Pictures:
     """Non-overlapping patches of the CC0 colour photographs inside scikit-image, split by photograph.
 
-    The training photographs take turns, so that the validation split at the end has patches of each.
+    Training photographs are cut at their own size and at twice that, for an unseen picture may be softer than they are;
+    the five patches that show one region follow each other. The photographs take turns, so that the validation split
+    at the end has regions of each.
     """
 
     TRAIN: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
     TEST: ClassVar = {"chelsea": (300, 451)}
+    group = 5
 
     def __init__(self, spec: DataSpec) -> None:
         self.size = spec.image_size
-        self.train_count = sum(len(self._corners(shape)) for shape in self.TRAIN.values())
+        self.train_count = self.group * sum(len(self._corners(shape)) for shape in self.TRAIN.values())
         self.count = self.train_count + sum(len(self._corners(shape)) for shape in self.TEST.values())
-        self.key = f"pictures-{'-'.join(self.TEST)}-{self.size}"
-        if self.count == self.train_count or self.train_count < 3:
+        self.key = f"pictures-two-sizes-{'-'.join(self.TEST)}-{self.size}"
+        if self.count == self.train_count or self.train_count < 3 * self.group:
             raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.size} pixels)")
 
     def decode(self) -> Iterator[Pixels]:
         """Every patch."""
-        for photographs in (self.TRAIN, self.TEST):
-            yield from _take_turns([self._patches(name, shape) for name, shape in photographs.items()])
+        for region in _take_turns([self._regions(name, shape) for name, shape in self.TRAIN.items()]):
+            yield from region
+        for name, shape in self.TEST.items():
+            photograph = _photograph(name, shape)
+            yield from (self._patch(photograph, corner) for corner in self._corners(shape))
+
+    def _regions(self, name: str, shape: tuple[int, int]) -> list[list[Pixels]]:
+        """For each patch of the photograph: itself, and the four patches that show it at twice the size."""
+        photograph = _photograph(name, shape)
+        height, width = shape
+        twice = np.asarray(Image.fromarray(photograph).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
+        quarters = [(0, 0), (0, self.size), (self.size, 0), (self.size, self.size)]
+        return [
+            [self._patch(photograph, (row, column))]
+            + [self._patch(twice, (2 * row + down, 2 * column + right)) for down, right in quarters]
+            for row, column in self._corners(shape)
+        ]
 
     def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
         rows, columns = (range(0, length - self.size + 1, self.size) for length in shape)
         return [(row, column) for row in rows for column in columns]
 
-    def _patches(self, name: str, shape: tuple[int, int]) -> list[Pixels]:
-        from skimage import data
-
-        photograph: Pixels = getattr(data, name)()
-        assert photograph.shape == (*shape, 3)
-        return [photograph[r : r + self.size, c : c + self.size] for r, c in self._corners(shape)]
+    def _patch(self, photograph: Pixels, corner: tuple[int, int]) -> Pixels:
+        row, column = corner
+        return photograph[row : row + self.size, column : column + self.size]
 
 
 class ImageFiles:
     """Image files in name order, each resized without crop to a square (bilinear, antialiased)."""
+
+    group = 1
 
     def __init__(self, spec: DataSpec, files: list[Path], train_count: int) -> None:
         self.files = files
@@ -144,7 +164,8 @@ def load(spec: DataSpec, cache: Path) -> Dataset:
         ValueError: one line that names the field, where the source is missing, broken or too small for the splits.
     """
     source = open_source(spec)
-    held = spec.validation_images or min(500, max(1, source.train_count // 8))
+    groups = source.train_count // source.group
+    held = spec.validation_images or min(500, max(1, groups // 8) * source.group)
     available = source.train_count - held
     if available < 1:
         raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {held})")
@@ -240,10 +261,8 @@ class Loader:
         return pixels[top : top + self.crop, left : left + self.crop]
 
     def _batch(self, chosen: Pixels, samples: list[Sample], seed: int) -> Batch:
-        low, high = self.value_range
         indices = [sample.index for sample in samples]
-        pixels = torch.from_numpy(chosen).to(self.device)
-        images = pixels.permute(0, 3, 1, 2).to(self.dtype).contiguous() * ((high - low) / 255) + low
+        images = from_pixels(torch.from_numpy(chosen).to(self.device), self.value_range, self.dtype)
         noise = [self._noise(images[0].shape, seed, sample.epoch, sample.index) for sample in samples]
         return Batch(indices, images, torch.stack(noise).to(self.dtype))
 
@@ -254,13 +273,34 @@ class Loader:
         return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
 
+def from_pixels(pixels: Tensor, value_range: tuple[float, float], dtype: torch.dtype) -> Tensor:
+    """(batch, height, width, 3) uint8 to (batch, 3, height, width) in the pixel range."""
+    low, high = value_range
+    return pixels.permute(0, 3, 1, 2).to(dtype).contiguous() * ((high - low) / 255) + low
+
+
+def to_pixels(picture: Tensor, value_range: tuple[float, float]) -> Pixels:
+    """(3, height, width) in the pixel range to (height, width, 3) uint8, clamped."""
+    low, high = value_range
+    levels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
+    return np.asarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
 @lru_cache(maxsize=2)
 def sample_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     """A permutation of the training pictures for one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def _take_turns(lists: list[list[Pixels]]) -> list[Pixels]:
+def _photograph(name: str, shape: tuple[int, int]) -> Pixels:
+    from skimage import data
+
+    photograph: Pixels = getattr(data, name)()
+    assert photograph.shape == (*shape, 3)
+    return photograph
+
+
+def _take_turns(lists: list[list[Item]]) -> list[Item]:
     """One from each list in turn until all are empty."""
     longest = max(map(len, lists))
     return [items[k] for k in range(longest) for items in lists if k < len(items)]

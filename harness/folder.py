@@ -6,6 +6,8 @@ lock                  held by the process that runs it; the kernel lets go when 
 attempts/N/record.jsonl
 attempts/N/exit.json  how the attempt ended; missing where nobody lived to write it
 checkpoints/          of the training, newest last
+weights/              of the trained model: with cell.json all that restoring pictures elsewhere takes
+scores.jsonl          scores on more test pictures, measured after it was finished
 reconstructions/      a few test pictures, PNG
 """
 
@@ -94,6 +96,11 @@ class CellFolder:
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""
         return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights of a finished training lie."""
+        return self.path / "weights"
 
     @property
     def reconstructions(self) -> Path:
@@ -190,6 +197,18 @@ class CellFolder:
     def events(self) -> list[AnyEvent]:
         """The merged record of all attempts."""
         return merge([self._read_attempt(path) for path in self._attempts()])
+
+    def scores(self) -> list[AnyEvent]:
+        """What `harness.score` has measured since the cell was finished."""
+        try:
+            with open(self.path / "scores.jsonl", encoding="utf-8") as lines:
+                return parse_lines(lines)
+        except FileNotFoundError:
+            return []
+
+    def write_scores(self, events: list[AnyEvent]) -> None:
+        """Replace that."""
+        write_atomically(self.path / "scores.jsonl", "".join(event.model_dump_json() + "\n" for event in events))
 
     def _attempts(self) -> list[Path]:
         return sorted((self.path / "attempts").glob("[0-9]*"), key=lambda path: int(path.name))

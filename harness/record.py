@@ -65,7 +65,8 @@ class Evaluation(Event):
 
     event: Literal["evaluation"] = "evaluation"
     step: int
-    split: Literal["validation", "test"]
+    split: Literal["validation", "test", "full"]
+    """`full`: more test pictures, scored after the cell was finished."""
     indices: list[int]
     """The pictures, in the order of the lists below."""
     psnr: list[float]
@@ -167,6 +168,18 @@ class Fidelity(Event):
     """Empty without a converged reference."""
 
 
+class Longer(Event):
+    """Where plain iteration of a trained map goes on test pictures, measured after the cell was finished."""
+
+    event: Literal["longer"] = "longer"
+    step: int
+    indices: list[int]
+    """The pictures, in the order of the lists below."""
+    psnr_at: dict[int, list[float]]
+    """Standard PSNR after so many evaluations of T: the training depth, and ten times that."""
+    residual_at: dict[int, list[float]]
+
+
 class Checkpoint(Event):
     """Everything above this line is durable."""
 
@@ -182,7 +195,7 @@ class End(Event):
     """Wall time of this attempt."""
 
 
-AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Checkpoint | End
+AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Longer | Checkpoint | End
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 

@@ -3,6 +3,8 @@
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,13 +14,13 @@ from harness.build import build
 from harness.config import BaselineCell
 from harness.data import Batch
 from harness.evaluate import evaluate
-from harness.folder import State
+from harness.folder import CellFolder, State
 from harness.model import Output
-from harness.physics import measure
+from harness.physics import Physics, measure
+from harness.precision import DTYPES
 from harness.record import Search
 from harness.session import EVALUATION_BATCH, Session
 from harness.solvers import Solution, Status
-from harness.tasks import DTYPES
 from harness.trained import denoiser_weights
 
 SEARCH_PICTURES = 32
@@ -27,20 +29,16 @@ SEARCH_PICTURES = 32
 
 def run_baseline(session: Session, cell: BaselineCell) -> State:
     """Tune, record the searches, score."""
-    physics = build(cell.physics, cell.data.image_size).to(session.device, DTYPES[cell.precision])
-    baseline = _baseline(session, cell)
-
-    def reconstruct(batch: Batch, values: Sequence[float]) -> Output:
-        return _output(baseline(physics, measure(physics, batch.images, batch.noise), *values))
+    reconstruct = plain_reconstruct(session.folder, cell, session.device)
 
     def validation_psnr(values: Sequence[float]) -> float:
         pictures = list(session.loader.dataset.validation)[:SEARCH_PICTURES]
-        scores = evaluate(lambda batch: reconstruct(batch, values), session.loader, pictures, EVALUATION_BATCH)
+        scores = evaluate(partial(reconstruct, values=values), session.loader, pictures, EVALUATION_BATCH)
         return statistics.fmean(scores.psnr)
 
     session.start(0)
     session.report(message="tuning")
-    found = tune(validation_psnr, baseline.parameters)
+    found = tune(validation_psnr, reconstruct.baseline.parameters)
     for tuned in found:
         session.write(
             Search(
@@ -53,20 +51,32 @@ def run_baseline(session: Session, cell: BaselineCell) -> State:
             )
         )
     chosen = [tuned.chosen for tuned in found]
-    session.evaluate(lambda batch: reconstruct(batch, chosen), "validation", 0)
-    session.evaluate(lambda batch: reconstruct(batch, chosen), "test", 0, keep=cell.operations.reconstructions)
+    session.evaluate(partial(reconstruct, values=chosen), "validation", 0)
+    session.evaluate(partial(reconstruct, values=chosen), "test", 0, keep=cell.operations.reconstructions)
     return "finished"
 
 
-def _baseline(session: Session, cell: BaselineCell) -> Baseline:
-    """The method, with the pretrained network where it needs one."""
+@dataclass(frozen=True)
+class PlainReconstruct:
+    """A batch to its reconstructions, with the method's parameters at `values`."""
+
+    physics: Physics
+    baseline: Baseline
+
+    def __call__(self, batch: Batch, values: Sequence[float]) -> Output:
+        """Measure and reconstruct."""
+        return _output(self.baseline(self.physics, measure(self.physics, batch.images, batch.noise), *values))
+
+
+def plain_reconstruct(folder: CellFolder, cell: BaselineCell, device: torch.device) -> PlainReconstruct:
+    """The method of a cell, with the pretrained network where it needs one."""
+    dtype = DTYPES[cell.precision]
+    physics = build(cell.physics, cell.data.image_size).to(device, dtype)
     if cell.network is None or cell.needs is None:
-        baseline: Baseline = build(cell.baseline)
-        return baseline
+        return PlainReconstruct(physics, build(cell.baseline))
     network = build(cell.network)
-    network.load_state_dict(denoiser_weights(session.folder, cell.needs))
-    plugged: Baseline = build(cell.baseline, network.to(session.device, DTYPES[cell.precision]))
-    return plugged
+    network.load_state_dict(denoiser_weights(folder, cell.needs))
+    return PlainReconstruct(physics, build(cell.baseline, network.to(device, dtype)))
 
 
 def _output(image: Tensor) -> Output:

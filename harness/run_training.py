@@ -56,6 +56,8 @@ def run_training(session: Session, cell: PretrainCell | TrainCell) -> State:
         if stopping and not done:
             return "interrupted"
     if isinstance(cell, TrainCell):
+        if session.place.rank == 0:
+            checkpoint.save(session.folder.weights, task.steps, {"model": task.model.state_dict()}, keep=0)
         session.report(message="evaluating")
         session.evaluate(task.reconstruct, "test", task.steps, keep=cell.operations.reconstructions)
         _probe(session, task, model, load(0))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data import Loader
+from harness.data import Loader, to_pixels
 from harness.distributed import Place, gather_objects
 from harness.evaluate import Reconstruct, Scores, evaluate
 from harness.folder import CellFolder, CellStatus
@@ -73,10 +73,9 @@ class Session:
         self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **merged}))
 
     def _store_picture(self, name: str, picture: Tensor) -> None:
-        low, high = self.loader.value_range
         self.folder.reconstructions.mkdir(exist_ok=True)
-        pixels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
-        Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(self.folder.reconstructions / f"{name}.png")
+        pixels = to_pixels(picture, self.loader.value_range)
+        Image.fromarray(pixels).save(self.folder.reconstructions / f"{name}.png")
 
 
 def _in_order(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:

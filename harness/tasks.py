@@ -19,9 +19,8 @@ from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
+from harness.precision import DTYPES, Bfloat16
 from harness.solvers import Solution, Status
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Denoiser(nn.Module):
@@ -31,14 +30,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self,
-        d: Tensor,
-        start: Tensor | None = None,
-        draws: Tensor | None = None,
-        adjoint_start: Tensor | None = None,
-    ) -> Output:
-        """Denoise (batch, 3, height, width)."""
+    def forward(self, d: Tensor, *training: object) -> Output:
+        """Denoise (batch, 3, height, width); what else training tells an equilibrium model is of no use here."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
         zero = torch.zeros(len(d), dtype=d.dtype, device=d.device)
@@ -60,6 +53,8 @@ class Task:
     optimizer: Optimizer
     schedule: LRScheduler
     steps: int
+    warm_up: int
+    """So many steps come first whose gradient is JFB's."""
     gradient_clip: float | None
     evaluate_every: int
 
@@ -80,6 +75,7 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         reconstruct=lambda batch: model(corrupt(batch)),
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
         **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
+        warm_up=0,
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
     )
@@ -111,6 +107,7 @@ def train_task(
         reconstruct=lambda batch: model(observe(batch)),
         order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
         **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
+        warm_up=cell.active_warm_up,
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
@@ -120,7 +117,8 @@ def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Modul
     """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
     network: nn.Module = build(cell.network, **more)
     bound = cell.network.lipschitz
-    return network, Projection(network, bound, cell.data.image_size) if bound else None
+    projection = Projection(network, bound, cell.data.image_size) if bound else None
+    return Bfloat16(network) if cell.precision == "bfloat16" else network, projection
 
 
 def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, Projection | None]:
@@ -133,7 +131,9 @@ def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, P
         map.requires_grad_()  # Of a fixed number of steps also their size matters.
     pool = cell.active_pool
     continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
-    model = Equilibrium(map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty)
+    model = Equilibrium(
+        map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty, cell.compile
+    )
     return model, projection
 
 

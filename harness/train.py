@@ -41,7 +41,8 @@ def train(
         # The model times its own solves inside this phase; what is left is the gradient of the parameters.
         with clock("parameter_gradient"):
             order = task.order
-            output = model(d, order.start(step), order.draws(step).to(d.device), order.adjoint_start(step))
+            draws = order.draws(step).to(d.device)
+            output = model(d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up)
             loss = torch.nn.functional.mse_loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.config import BaseCell, BaselineCell, Cell, ConfigError, TrainCell, explain, parse_cell
+from harness.config import BaseCell, BaselineCell, Cell, ConfigError, PretrainCell, TrainCell, explain, parse_cell
 from harness.spec import Frozen, imported_specs
 
 SHIPPED = resources.files("launch.grids")
@@ -222,7 +222,7 @@ def _combinations(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[dic
 
 
 def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
-    """One cell, in one process; one for each denoiser of the trained cells where the method plugs it in.
+    """One cell, in one process; one for each seed, with its first denoiser, where the method plugs that in.
 
     Baselines share the base's pictures and physics.
     """
@@ -236,7 +236,10 @@ def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[
     assert isinstance(cell, BaselineCell)
     if not cell.baseline.needs_denoiser:
         return [cell]
-    denoisers = {needed.cell_id: needed for one in trained if (needed := one.needs) is not None}
+    denoisers: dict[int, PretrainCell] = {}
+    for one in trained:
+        if one.needs:
+            denoisers.setdefault(one.seed, one.needs)
     if not denoisers:
         raise ConfigError(f"baselines: {cell.baseline.name} plugs in a pretrained denoiser; the grid trains none")
     own = {"seed", "world_size", "global_batch_size", "network", "pretraining"}

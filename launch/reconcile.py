@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.config import Cell, ConfigError, PretrainCell, TrainCell
+from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
 from launch.cluster import Profile, Slurm
 from launch.grid import Grid
 from launch.price import describe_price, finished_shapes, price
@@ -34,6 +34,9 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         return 0
     if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
         raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
+    short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
+    if short and profile.executor == "local" and not profile.gpus:
+        raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
     runs.require_space()
     runs.write_plan(grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+EQUAL_ERROR_PROBLEMS = 5
+"""Other networks, pictures and targets: what two libraries need for the same error differs from one to the next."""
 WIDTH = 140
 """Of the tables in a log, where nobody says how wide it is."""
 
@@ -36,7 +38,7 @@ def bench(
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    results, sizes = run(quick, rounds)
+    results, sizes = run(quick, rounds, output.parent / "data")
     report.show(results, console)
     found = [asdict(claim) for claim in report.claims(results)]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -44,24 +46,30 @@ def bench(
     console.print(f"Written to {output}")
 
 
-def run(quick: bool, rounds: int) -> Any:
-    """All experiments, and the sizes of their problems."""
+def run(quick: bool, rounds: int, cache: Path) -> Any:
+    """All experiments, and the sizes of their problems; decoded pictures are kept in `cache`."""
     from harness.bench import experiments, report
     from harness.bench.problem import Size, make_problem
+    from harness.bench.warm_start import Length, warm_starts
 
     gradient_size = Size(2, 12, depth=3, width=8) if quick else Size(2, 48)
     forward_size = Size(2, 32) if quick else Size(8, 64)
+    length = Length(pretraining=4, steps=16, seeds=1, test_images=2) if quick else Length()
+    seeds = range(1 if quick else EQUAL_ERROR_PROBLEMS)
     depths = [2, 3, 4] if quick else [5, 15, 30, 60]
     case, forward = make_problem(gradient_size), make_problem(forward_size)
     results = report.Results(
         depths=depths,
         depth_rows=experiments.against_depth(case, depths, rounds),
-        equal_error=experiments.at_equal_error(case, rounds),
+        equal_error=experiments.at_equal_error([make_problem(gradient_size, seed) for seed in seeds], rounds),
         forward=experiments.forward_solves(forward),
         invariances=[*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
         memory_format=experiments.memory_formats(case, rounds),
+        warm_starts=warm_starts(length, cache),
+        compiled=None if quick else experiments.compiled(case, rounds),
     )
-    return results, {"gradient_problem": asdict(gradient_size), "forward_problem": asdict(forward_size)}
+    sizes = {"gradient_problem": asdict(gradient_size), "forward_problem": asdict(forward_size)}
+    return results, {**sizes, "warm_start_problem": asdict(length)}
 
 
 def describe_run(rounds: int) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from harness.bench.measure import (
     seconds,
     spread,
 )
-from harness.bench.problem import Problem, Residual
+from harness.bench.problem import CompiledProblem, Problem, Residual
 from harness.build import build
 from harness.catalog import Anderson, Broyden, Picard
+from harness.model import compile_map
 from harness.networks import OUTPUT_SCALE
 from harness.solvers import Function, Solver, per_sample_norm
 
@@ -57,14 +58,14 @@ class DepthRow:
 
 @dataclass(frozen=True)
 class EqualErrorRow:
-    """Implicit differentiation at the loosest tolerance whose gradient is good enough."""
+    """Implicit differentiation at the loosest tolerance whose gradient is good enough; lists go with the problems."""
 
     library: str
     name: str
-    tol: float
-    work: Work
+    tol: list[float]
+    work: list[Work]
     time: Spread
-    """Multiples of the first row's, in the same round."""
+    """Multiples of the first row's on the same problem in the same round, over problems and rounds."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,20 @@ class MemoryFormat:
     gradient: Spread
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """Time with T compiled by torch.compile as a multiple of the time without."""
+
+    step: Spread
+    """One evaluation without a graph."""
+    jfb: Spread
+    """One evaluation there and back."""
+    implicit: Spread
+    """A gradient by the first row of equal error, both solves included."""
+    seconds: float
+    """Until the first evaluation with and without a graph: what each job pays."""
+
+
 def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[DepthRow]:
     """Every method of everybody at every depth."""
     reference = problem.exact_gradient()
@@ -131,26 +146,37 @@ def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[
     return [row(i, method) for i, method in enumerate(columns[0])]
 
 
-def at_equal_error(problem: Problem, rounds: int) -> list[EqualErrorRow]:
+def at_equal_error(problems: Sequence[Problem], rounds: int) -> list[EqualErrorRow]:
     """Implicit differentiation, each with the loosest of TOLERANCES that brings the error to EQUAL_ERROR."""
+    columns = [_good_enough(problem) for problem in problems]
+    jobs = [
+        partial(seconds, problem, method.gradient)
+        for problem, column in zip(problems, columns, strict=True)
+        for _, method, _ in column
+    ]
+    times = in_turns(rounds, jobs).reshape(rounds * len(problems), -1)
+    return [
+        EqualErrorRow(
+            library=row[0][1].library,
+            name=row[0][1].name,
+            tol=[tol for tol, _, _ in row],
+            work=[work for _, _, work in row],
+            time=spread(times[:, i] / times[:, 0]),
+        )
+        for i, row in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def _good_enough(problem: Problem) -> list[tuple[float, Method, Work]]:
+    """Every contestant with its own loosest tolerance."""
     reference = problem.exact_gradient()
     at = {tol: _implicit(tol) for tol in TOLERANCES}
-    found: list[tuple[float, Method]] = []
+    found = []
     for i in range(len(at[TOLERANCES[0]])):
         good = (tol for tol in TOLERANCES if measure_error(problem, at[tol][i].gradient, reference) <= EQUAL_ERROR)
         tol = next(good, TOLERANCES[-1])
-        found.append((tol, at[tol][i]))
-    times = in_turns(rounds, [partial(seconds, problem, method.gradient) for _, method in found])
-    return [
-        EqualErrorRow(
-            library=method.library,
-            name=method.name,
-            tol=tol,
-            work=measure_work(problem, method.gradient, reference),
-            time=spread(times[:, i] / times[:, 0]),
-        )
-        for i, (tol, method) in enumerate(found)
-    ]
+        found.append((tol, at[tol][i], measure_work(problem, at[tol][i].gradient, reference)))
+    return found
 
 
 @torch.no_grad()
@@ -215,6 +241,21 @@ def memory_formats(problem: Problem, rounds: int) -> MemoryFormat:
         job()
     times = in_turns(max(rounds, 5), jobs)
     return MemoryFormat(spread(times[:, 0] / times[:, 1]), spread(times[:, 2] / times[:, 3]))
+
+
+def compiled(problem: Problem, rounds: int) -> Compiled:
+    """The same problem with T as it is and compiled, in turns."""
+    fused = CompiledProblem(problem.map, problem.d, problem.target, compile_map(problem.map))
+    gradients = [methods.floor(0), methods.our_implicit(EQUAL_ERROR)[0].gradient]
+    jobs = [partial(_steps, case) for case in (problem, fused)]
+    jobs += [partial(seconds, case, gradient) for gradient in gradients for case in (problem, fused)]
+    begin = time.perf_counter()
+    for job in jobs[1::2]:
+        job()
+    spent = time.perf_counter() - begin
+    times = in_turns(max(rounds, 5), jobs)
+    step, jfb, implicit = (spread(times[:, i + 1] / times[:, i]) for i in (0, 2, 4))
+    return Compiled(step, jfb, implicit, spent)
 
 
 @torch.no_grad()

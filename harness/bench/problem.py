@@ -4,6 +4,7 @@ T(x) = x - .5 (A^T(Ax - d) + x - N'(x)) with N' a DnCNN scaled to a Jacobian nor
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,9 +89,20 @@ class Problem:
         return case.gradient()
 
 
-def make_problem(size: Size) -> Problem:
-    """The same one on every call."""
-    generator = torch.Generator().manual_seed(0)
+@dataclass(frozen=True)
+class CompiledProblem(Problem):
+    """The same with another implementation of the map's `forward`."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def T(self, state: Tensor) -> Tensor:
+        """One step by that implementation."""
+        return self.function(state, self.d)
+
+
+def make_problem(size: Size, seed: int = 0) -> Problem:
+    """The same one for the same seed: network, pictures, noise and target."""
+    generator = torch.Generator().manual_seed(seed)
     network = _untrained(size, generator)
     physics = GaussianBlur(size.image, 5, 5**0.5, 0.01, (0.0, 1.0), "zero").float()
     shape = (size.batch, 3, size.image, size.image)

@@ -1,5 +1,6 @@
 """The tables, and what they must show."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -7,22 +8,26 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench import peers
+from harness.bench import peers, warm_start
 from harness.bench.experiments import (
     EQUAL_ERROR,
     FORWARD_TOL,
+    Compiled,
     DepthRow,
     EqualErrorRow,
     ForwardRow,
     Invariance,
     MemoryFormat,
 )
+from harness.bench.measure import spread
+from harness.bench.warm_start import AFRESH, WARM, WarmStart
 
 MIB = 2**20
 MOST_TIME_OF_JFB = 1.05
 MOST_TIME_OF_IMPLICIT = 0.8
 MOST_BYTES_OF_IMPLICIT = 0.6
 MOST_EVALUATIONS = 16
+LEAST_SAVED = 0.4
 UNCHANGED = 1e-4
 """Float32 and another blocking of the convolutions move the last bits, and a solve passes on what they move."""
 
@@ -37,6 +42,9 @@ class Results:
     forward: list[ForwardRow]
     invariances: list[Invariance]
     memory_format: MemoryFormat
+    warm_starts: list[WarmStart]
+    compiled: Compiled | None
+    """None in a quick run: compiling takes longer than all of it."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +63,13 @@ def show(results: Results, console: Console) -> None:
     console.print(_equal_error(results.equal_error))
     console.print(_forward(results.forward))
     console.print(_invariances(results.invariances))
+    console.print(_warm_starts(results.warm_starts))
     gain = results.memory_format
     console.print(
         f"channels_last: T is {gain.step} times as fast as in the default format, T and back {gain.gradient}."
     )
+    if results.compiled:
+        console.print(_compiled(results.compiled))
     if not peers.installed():
         console.print(f"{peers.NAME} is not installed here, so its rows are missing: make peers")
     console.print(_verdict(claims(results)))
@@ -102,9 +113,10 @@ def _work(results: Results) -> Table:
     return table
 
 
-def _equal_error(rows: Iterable[EqualErrorRow]) -> Table:
+def _equal_error(rows: list[EqualErrorRow]) -> Table:
     table = _table(
-        f"Implicit differentiation, forward / adjoint solver, at a gradient error of {EQUAL_ERROR:.0e}",
+        f"Implicit differentiation, forward / adjoint solver, at a gradient error of {EQUAL_ERROR:.0e}: "
+        f"means over {len(rows[0].tol)} problems, the smallest tol, the largest bytes and error",
         "tol",
         "T",
         "back",
@@ -114,16 +126,15 @@ def _equal_error(rows: Iterable[EqualErrorRow]) -> Table:
         "time / first row",
     )
     for row in rows:
-        work = row.work
         table.add_row(
             row.library,
             row.name,
-            f"{row.tol:.0e}",
-            str(work.evaluations),
-            str(work.products),
-            _mib(work.saved_bytes),
-            _mib(work.peak_bytes),
-            f"{work.error:.1e}",
+            f"{min(row.tol):.0e}",
+            f"{statistics.fmean(work.evaluations for work in row.work):.1f}",
+            f"{statistics.fmean(work.products for work in row.work):.1f}",
+            _mib(max(work.saved_bytes for work in row.work)),
+            _mib(max(work.peak_bytes for work in row.work)),
+            f"{max(work.error for work in row.work):.1e}",
             str(row.time),
         )
     return table
@@ -142,6 +153,27 @@ def _invariances(rows: Iterable[Invariance]) -> Table:
         before, after = row.evaluations
         table.add_row(row.library, row.solver, row.change, f"{before} -> {after}", f"{row.difference:.1e}")
     return table
+
+
+def _warm_starts(rows: list[WarmStart]) -> Table:
+    table = _table(
+        f"Starts of a solve in a short training, over {len(rows[0].psnr)} seeds: median (quartiles)",
+        "T a gradient",
+        "saved",
+        "final PSNR, dB",
+        "gained, dB",
+    )
+    for row in rows:
+        figures = [spread(row.evaluations), warm_start.saved(rows, row), spread(row.psnr), spread(row.gain)]
+        table.add_row("jfbench", row.name, *map(str, figures))
+    return table
+
+
+def _compiled(times: Compiled) -> str:
+    return (
+        f"torch.compile: T takes {times.step} of its time, T and back {times.jfb}, implicit {times.implicit}, "
+        f"after {times.seconds:.0f} s of compiling."
+    )
 
 
 def _verdict(found: Iterable[Claim]) -> Table:
@@ -167,6 +199,7 @@ def _mib(size: int) -> str:
 def claims(results: Results) -> list[Claim]:
     """Those that this run can judge."""
     found = [_jfb(results), *_slopes(results.depth_rows), _evaluations(results.forward), _unchanged(results)]
+    found.append(_warm(results.warm_starts))
     return found + (_implicit(results.equal_error) if peers.installed() else [])
 
 
@@ -210,12 +243,24 @@ def _unchanged(results: Results) -> Claim:
     )
 
 
+def _warm(rows: list[WarmStart]) -> Claim:
+    """Evaluations, and PSNR in the mean over the seeds, which have the same pictures and noise in every row."""
+    (cold,), (warm,) = ([row for row in rows if row.name == name] for name in (AFRESH, WARM))
+    share = warm_start.saved(rows, warm)
+    more = statistics.fmean(warm.psnr) - statistics.fmean(cold.psnr)
+    return Claim(
+        f"a warm start ({WARM}) saves {LEAST_SAVED:.0%} of the evaluations at a final PSNR at least as high",
+        f"{share} of them, {more:+.3f} dB",
+        share.median >= LEAST_SAVED and more >= 0,
+    )
+
+
 def _implicit(rows: list[EqualErrorRow]) -> list[Claim]:
     """Time and saved bytes of our first row against its twin, and against the best of theirs."""
     ours, theirs = rows[0], [row for row in rows if row.library == peers.NAME]
     (twin,) = [row for row in theirs if row.name == ours.name]
     fastest = min(theirs, key=lambda row: row.time.median)
-    leanest = min(theirs, key=lambda row: row.work.saved_bytes)
+    leanest = min(theirs, key=_saved_bytes)
     times = [_time(twin, "the same solvers")] + ([_time(fastest, "its fastest")] if fastest is not twin else [])
     return [*times, _bytes(ours, twin, "the same solvers"), _bytes(ours, leanest, "its leanest")]
 
@@ -230,9 +275,13 @@ def _time(theirs: EqualErrorRow, which: str) -> Claim:
 
 
 def _bytes(ours: EqualErrorRow, theirs: EqualErrorRow, which: str) -> Claim:
-    share = ours.work.saved_bytes / theirs.work.saved_bytes
+    share = _saved_bytes(ours) / _saved_bytes(theirs)
     return Claim(
         f"implicit saves at most {MOST_BYTES_OF_IMPLICIT} of the bytes of {peers.NAME}'s ({which}: {theirs.name})",
         f"{share:.2f}",
         share <= MOST_BYTES_OF_IMPLICIT,
     )
+
+
+def _saved_bytes(row: EqualErrorRow) -> int:
+    return max(work.saved_bytes for work in row.work)

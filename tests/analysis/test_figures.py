@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from analysis import figures, pictures
+from analysis import figures, paper, pictures
 from analysis.accuracy import accuracy_frame
 from analysis.cost import cost_frame
 from analysis.fidelity import gradient_frame
@@ -26,6 +26,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(figures, "render", render)
     monkeypatch.setattr(pictures, "render", render)
+    monkeypatch.setattr(paper, "render", render)
     return caught
 
 
@@ -58,6 +59,25 @@ def test_columns_of_pictures_are_in_the_papers_order_with_their_psnr(runs: Runs,
         "de-hqs\njfb", "de-hqs\nimplicit",
     ]  # fmt: skip
     assert len(texts) == len(headings) + 2 * (len(headings) - 1)
+
+
+def test_the_papers_figure_and_table_show_the_best_de_grad_by_jfb(runs: Runs, drawn: dict[str, Any]) -> None:
+    def second_is_better(cell: Cell, fake: Fake) -> None:
+        fake.psnr += isinstance(cell, TrainCell) and cell.schedule.name == "fixed"
+
+    made = make(runs, *SMALL, "model=de-hqs,de-grad", "schedule=cosine,fixed", change=second_is_better)
+    captions = {figure.name: figure.caption for figure in paper.paper_figures(load(made, "demo"))}
+    assert list(captions) == ["figure-1", "table-1"]
+    assert all("de-grad jfb fixed" in caption for caption in captions.values())
+    texts = [text.get_text() for text in drawn["table-1"].axes[0].texts]
+    titles = [text for text in texts if not text[0].isdigit()]
+    assert titles == ["ground truth", "noisy blurred image", "direct inverse", "gradient descent", "jfb"]
+    assert len(texts) - len(titles) == 2 * 4, "a PSNR under each picture but the truth"
+    assert len(drawn["figure-1"].axes[0].lines[0].get_xdata()) == 6
+
+
+def test_without_de_grad_by_jfb_the_paper_has_nothing_to_show(runs: Runs, drawn: dict[str, Any]) -> None:
+    assert paper.paper_figures(load(make(runs, *SMALL), "demo")) == []
 
 
 def test_picture_that_a_method_has_not_kept_stays_white(runs: Runs, drawn: dict[str, Any]) -> None:

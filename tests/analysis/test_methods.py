@@ -43,6 +43,13 @@ def test_label_tells_what_differs_and_nothing_else(cells: list[dict[str, Any]], 
     assert labels(*cells) == expected
 
 
+def test_what_three_quarters_of_a_models_cells_share_is_said_of_the_others_only() -> None:
+    few = {"data": {"train_images": 4}, "pool": None, "optimizer": {"lr": 0.1}}
+    cells = [{}, {"backprop": "implicit"}, {"backprop": "neumann"}, few]
+    assert labels(*cells) == ["de-hqs jfb", "de-hqs implicit", "de-hqs neumann",
+                              "de-hqs jfb train_images=4 lr=0.1 no pool"]  # fmt: skip
+
+
 def test_parameters_with_one_name_are_told_apart() -> None:
     both = labels({}, {"optimizer": {"lr": 0.01}, "pretraining": {"lr": 0.01}})
     assert both == [

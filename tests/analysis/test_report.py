@@ -12,6 +12,7 @@ from analysis.__main__ import main
 from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
+from analysis.final import final_frame, final_table
 from analysis.findings import findings
 from analysis.load import load
 from analysis.report import Report, show, to_html
@@ -37,7 +38,9 @@ def built(runs: Runs) -> Report:
     contraction, gradients = contraction_frame(data), gradient_frame(data)
     tables = accuracy_table(data, accuracy), cost_table(data, cost)
     measured = contraction_table(data, contraction), gradient_table(data, gradients)
-    return Report(data, findings(data, accuracy, cost, contraction, gradients), *tables, *measured, [], [])
+    final = final_table(data, final_frame(data))
+    found = findings(data, accuracy, cost, contraction, gradients)
+    return Report(data, found, tables[0], final, tables[1], *measured, [], [])
 
 
 def test_report_is_written_printed_and_self_contained(

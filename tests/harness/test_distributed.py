@@ -30,15 +30,16 @@ EARLY_STOPPING: dict[str, Any] = {
 
 
 def cases() -> dict[str, dict[str, Any]]:
-    """Every map with every method from the start, one with the pool, and one in float32 with early stopping."""
+    """Every map with every method from the start, a feed-forward network, and the variants."""
     found = {}
-    for model in MapSpec.choices():
+    for model in (name for name, spec in MapSpec.choices().items() if spec.iterated):
         for backprop in BackpropSpec.choices():
             solver = {"name": "broyden" if backprop == "shine" else "anderson", "tol": None, "max_steps": 4}
             method: Any = {"name": backprop}
             if backprop == "implicit":
                 method["solver"] = {"name": "anderson", "tol": None, "max_steps": 4}
             found[f"{model} {backprop}"] = EXACT | {"model": model, "backprop": method, "solver": solver}
+    found["feed-forward"] = EXACT | {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
     found["lipschitz"] = EXACT | {"model": "de-prox", "network": {"depth": 3, "width": 8, "lipschitz": 0.5}}
     found["penalty"] = EXACT | {"model": "de-hqs", "jacobian_penalty": 0.1}
     found["pool"] = EXACT | {"model": "de-admm", "pool": POOL}

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.record import Contraction, Step
 from launch.alone import run_here
 from launch.runs import Runs
@@ -51,3 +53,16 @@ def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     assert [event.adjoint_nfe for event in warm[:2]] == [event.adjoint_nfe for event in cold[:2]]
     assert sum(event.adjoint_nfe for event in warm[2:]) < 0.6 * sum(event.adjoint_nfe for event in cold[2:])
     assert max(event.adjoint_residual for event in warm) <= 1e-3
+
+
+def test_a_compiled_map_trains_alike_and_is_another_cell(tmp_path: Path) -> None:
+    """With the Jacobian penalty and the measurement of contraction, which need derivatives that it does not have. SGD,
+    for Adam's first steps make of the last bits what they will.
+    """
+    runs = Runs(tmp_path / "runs")
+    common: dict[str, Any] = {"data": SMALL, "steps": 2, "backprop": "implicit", "jacobian_penalty": 0.1,
+        "optimizer": "sgd"}  # fmt: skip
+    plain, compiled = (events(runs, **common, compile=choice) for choice in (False, True))
+    assert len(list((tmp_path / "runs" / "cells").iterdir())) == 3
+    losses = [[e.loss for e in found if isinstance(e, Step)] for found in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -31,6 +31,8 @@ def launch(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
         (["data.name=folder", "data.root=nowhere"], "data.root: no folder nowhere"),
         (["global_batch_size=7"], "global_batch_size 7 is not divisible by world_size 2"),
         (["model=[]"], "grid.model: an axis needs at least one value"),
+        (["precision=half"], "precision: "),
+        (["precision=tf32"], "precision: tf32 needs a GPU for each rank"),
         (["--cluster", "nowhere"], "--cluster: 'nowhere' is neither"),
         (["--cluster", "debug"], "world_size: --cluster debug runs one rank"),
         (["model"], "'model': an override is written"),

@@ -54,6 +54,7 @@ def test_the_papers_grids_have_every_row(name: str, seeds: int) -> None:
     direct = Counter(c.network.name for c in trained(declared) if not c.iterates)
     assert direct == {"dncnn": seeds, "unet": seeds}
     assert {c.baseline.name for c in cells if isinstance(c, BaselineCell)} == set(BaselineSpec.choices())
+    assert sum(isinstance(c, BaselineCell) and c.baseline.name == "pnp-pgd" for c in cells) == seeds
     assert {c.physics.name for c in trained(declared)} == {"paper"}
 
 

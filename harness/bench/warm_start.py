@@ -1,0 +1,113 @@
+"""What warm starts save: the same short training from one pretrained denoiser, solved afresh and with pools."""
+
+import copy
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.bench.measure import Spread, spread
+from harness.catalog import Adam, Anderson, DeHqs, DnCNN, Pictures
+from harness.clock import Clock
+from harness.config import Pool, PretrainCell, Pretraining, TrainCell
+from harness.data import Batch, Loader, load
+from harness.evaluate import evaluate
+from harness.precision import DTYPES
+from harness.tasks import Task, pretrain_task, train_task
+from harness.train import LocalStep, train
+
+CPU = torch.device("cpu")
+BATCH = 16
+"""Test pictures reconstructed at once."""
+AFRESH = "afresh"
+WARM = "pool of 64, 4 visits"
+"""The row that is judged. The default pool visits its samples thrice as often: fewer evaluations, fewer pictures."""
+WAYS = {
+    AFRESH: None,
+    "default pool": Pool(),
+    WARM: Pool(size=64, refresh_every=4),
+    "the same, solved to the end": Pool(size=64, refresh_every=4, max_steps=50),
+}
+"""The last one goes on from the sample's previous fixed point until it has the new one."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much is trained."""
+
+    pretraining: int = 300
+    steps: int = 96
+    seeds: int = 3
+    test_images: int = 24
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """One way to start the solves of a training; lists have one entry a seed."""
+
+    name: str
+    evaluations: list[float]
+    """Of T without a graph, a sample and a gradient, first visits included."""
+    psnr: list[float]
+    """Mean standard PSNR of the test pictures after training, each solved afresh."""
+    gain: list[float]
+    """Over the map before training, in dB."""
+
+
+def warm_starts(length: Length, cache: Path) -> list[WarmStart]:
+    """As many steps by JFB and Anderson to 1e-4, started in each of WAYS, on the photographs of scikit-image."""
+    cell = TrainCell(
+        data=Pictures(image_size=32, test_images=length.test_images),
+        model=DeHqs(),
+        network=DnCNN(depth=4, width=16),
+        solver=Anderson(tol=1e-4, max_steps=50),
+        optimizer=Adam(lr=2e-4),
+        pretraining=Pretraining(steps=length.pretraining),
+        steps=length.steps,
+        pool=None,
+    )
+    loader = Loader(load(cell.data, cache), cell.physics.value_range, CPU, DTYPES[cell.precision])
+    assert cell.needs is not None
+    denoiser = _pretrained(cell.needs, loader)
+    return [
+        _trained(name, cell.model_copy(update={"pool": pool}), denoiser, loader, length) for name, pool in WAYS.items()
+    ]
+
+
+def _pretrained(cell: PretrainCell, loader: Loader) -> dict[str, Tensor]:
+    task = pretrain_task(cell, len(loader.dataset.train), slice(0, cell.global_batch_size), CPU)
+    list(_steps(task, loader, cell.seed))
+    return {name.removeprefix("network."): tensor for name, tensor in task.model.state_dict().items()}
+
+
+def _trained(name: str, cell: TrainCell, denoiser: dict[str, Tensor], loader: Loader, length: Length) -> WarmStart:
+    evaluations, before, after = [], [], []
+    for seed in range(length.seeds):
+        seeded = cell.model_copy(update={"seed": seed})
+        whole = slice(0, cell.global_batch_size)
+        task = train_task(seeded, copy.deepcopy(denoiser), len(loader.dataset.train), whole, CPU, Clock(CPU))
+        before.append(_psnr(task, loader))
+        nfe = [float(step.output.forward.nfe.double().mean()) for step in _steps(task, loader, seed)]
+        evaluations.append(statistics.fmean(nfe))
+        after.append(_psnr(task, loader))
+    return WarmStart(name, evaluations, after, [b - a for a, b in zip(before, after, strict=True)])
+
+
+def _steps(task: Task, loader: Loader, seed: int) -> Iterator[LocalStep]:
+    def batch(step: int) -> Batch:
+        return loader.batch(task.order.samples(step), seed)
+
+    return train(task, task.model, batch, Clock(CPU), range(task.steps))
+
+
+def _psnr(task: Task, loader: Loader) -> float:
+    return statistics.fmean(evaluate(task.reconstruct, loader, list(loader.dataset.test), BATCH).psnr)
+
+
+def saved(rows: Sequence[WarmStart], row: WarmStart) -> Spread:
+    """Share of the evaluations afresh that `row` does without, over the seeds."""
+    (afresh,) = [other for other in rows if other.name == AFRESH]
+    return spread([1 - b / a for a, b in zip(afresh.evaluations, row.evaluations, strict=True)])

@@ -1,0 +1,51 @@
+"""Scores finished cells on more test pictures than their grid did: `python -m harness.score CELL...`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@app.command()
+def score(
+    cells: Annotated[list[Path], typer.Argument(metavar="CELL...", help="Directories of finished cells.")],
+    pictures: Annotated[int, typer.Option(min=1, help="Test pictures to score, the first so many.")] = 1000,
+    longer: Annotated[int, typer.Option(min=0, help="Of these, pictures to iterate 10 times longer.")] = 64,
+) -> None:
+    """Score finished cells on more test pictures; the next report has a table of them.
+
+    \b
+    python -m harness.score $(python -m analysis best paper-cpu)
+    """
+    from harness.config import ConfigError
+    from harness.final import measure_again
+    from harness.folder import CellFolder
+
+    folders = [CellFolder(path) for path in cells]
+    for folder in folders:
+        if not (folder.path / "cell.json").is_file() or folder.status().state != "finished":
+            raise ConfigError(f"CELL: {folder.path} is not the directory of a finished cell")
+    for folder in folders:
+        events = measure_again(folder, pictures, longer)
+        folder.write_scores(events)
+        print(f"{folder.path}: {', '.join(event.event for event in events[1:])}", flush=True)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        from harness.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Finished cells scored on more pictures than their grid did."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.final import best_cells, final_frame
+from analysis.load import load
+from harness.cell import run_cell
+from harness.distributed import Place
+from harness.folder import CellFolder
+from harness.record import Evaluation
+from launch.grid import Grid, plan
+from launch.runs import Runs
+from tests.conftest import tiny_cell
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A grid with a baseline, a map in two schedules, and a feed-forward network."""
+    runs = Runs(tmp_path_factory.mktemp("runs"))
+    base = tiny_cell(model="de-hqs", physics="paper", steps=2, evaluate_every=2).to_json()
+    del base["kind"]
+    blocks = [{"grid": {"schedule": ["fixed", "cosine"]}},
+              {"base": {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}}]  # fmt: skip
+    grid = Grid.model_validate({"name": "small", "base": base, "baselines": ["tikhonov"], "blocks": blocks})
+    cells = plan(grid)
+    runs.write_plan(grid, cells)
+    for cell in cells:
+        assert run_cell(runs.cell(cell.cell_id).path, Place.from_environment()) == "finished"
+    return runs
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
+
+
+def test_the_best_cell_of_each_method_is_scored_on_more_pictures_and_iterated_longer(finished: Runs) -> None:
+    printed = command("analysis", "best", "small", "--runs", finished.root).stdout.split()
+    kinds = [Path(path).name.split("_")[0].split("-")[0] for path in printed]
+    assert kinds == ["tikhonov", "de", "feed"], "of the two schedules the one that is better on validation pictures"
+    before = {path: CellFolder(Path(path)).events() for path in printed}
+    for _ in range(2):
+        done = command("harness.score", *printed, "--pictures", 6, "--longer", 2)
+        assert done.returncode == 0, done.stderr
+    for path in printed:
+        folder = CellFolder(Path(path))
+        assert folder.events() == before[path], "the record of the attempts stays as it was"
+        (full,) = [event for event in folder.scores() if isinstance(event, Evaluation)]
+        test = [event for event in before[path] if isinstance(event, Evaluation) and event.split == "test"][-1]
+        assert len(full.indices) == 6
+        assert full.indices[:4] == test.indices
+        assert full.psnr[:4] == pytest.approx(test.psnr, abs=1e-3)
+    data = load(finished, "small")
+    frame = final_frame(data).set_index("label")
+    assert list(frame["pictures"]) == [6, 6, 6]
+    trained = frame.loc["de-hqs jfb cosine" if "de-hqs jfb cosine" in frame.index else "de-hqs jfb fixed"]
+    assert (trained["depth"], trained["longer_pictures"]) == (4, 2)
+    assert frame["longer_psnr"].notna().sum() == 1, "only a map is iterated"
+    assert trained["longer_psnr"] != frame["psnr"].max()
+    assert len(best_cells(data)) == 3
+
+
+def test_what_is_not_finished_is_named(finished: Runs, tmp_path: Path) -> None:
+    done = command("harness.score", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: CELL: {tmp_path} is not the directory of a finished cell\n"
+    pretrained = next(path for path in (finished.root / "cells").iterdir() if path.name.startswith("pretrain"))
+    done = command("harness.score", pretrained)
+    assert done.returncode == 2
+    assert "reconstructs nothing" in done.stderr
