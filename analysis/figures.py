@@ -42,18 +42,39 @@ class Figure:
     pdf: bytes
 
 
-def grid_figures(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, gradients: pd.DataFrame) -> list[Figure]:
+def grid_figures(
+    data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, gradients: pd.DataFrame, scaling: pd.DataFrame
+) -> list[Figure]:
     """Every figure for which there are numbers."""
     with style():
         drawn = [
             cost_against_quality(data, accuracy, cost),
             phase_breakdown(cost),
             fidelity_against_cost(gradients),
+            speedup_against_ranks(scaling),
             loss_curves(data),
             validation_curves(data),
             search_curves(data),
         ]
     return [figure for figure in drawn if figure is not None]
+
+
+def speedup_against_ranks(scaling: pd.DataFrame) -> Figure | None:
+    """Speedup against the number of ranks, beside the ideal, one facet a kind of study."""
+    if scaling.empty:
+        return None
+    canvas, facets = _facets(list(scaling["mode"].unique()))
+    colours = _colours(scaling["label"])
+    for mode, axes in facets.items():
+        rows = scaling[scaling["mode"] == mode]
+        ranks = sorted(rows["world_size"].unique())
+        axes.plot(ranks, [count / ranks[0] for count in ranks], ":", color="0.5", label="ideal")
+        for label, study in rows.groupby("label", sort=False):
+            axes.plot(study["world_size"], study["speedup"], "o-", color=colours[str(label)], label=str(label))
+        axes.set(title=mode, xticks=ranks)
+    _finish(canvas, facets, "Ranks", "Speedup")
+    caption = "Images per second over those of the fewest ranks; strong: same global batch, weak: same batch a rank."
+    return render("scaling", "Scaling with the number of ranks", caption, canvas)
 
 
 def loss_curves(data: GridData) -> Figure | None:

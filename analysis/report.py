@@ -26,6 +26,7 @@ from analysis.latex import to_latex
 from analysis.load import GridData, load
 from analysis.paper import paper_figures
 from analysis.pictures import comparisons
+from analysis.scaling import scaling_frame, scaling_table
 from analysis.tables import Table
 from harness.config import ConfigError
 from harness.folder import write_atomically
@@ -43,13 +44,14 @@ class Report:
     cost: Table
     contraction: Table
     fidelity: Table
+    scaling: Table
     figures: list[Figure]
     pictures: list[Figure]
 
     @property
     def tables(self) -> list[Table]:
         """Those that every report has, and those for which something was measured."""
-        others = (self.final, self.contraction, self.fidelity)
+        others = (self.final, self.contraction, self.fidelity, self.scaling)
         return [self.accuracy, self.cost, *(table for table in others if len(table.frame))]
 
 
@@ -75,7 +77,7 @@ def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path
 def build(data: GridData) -> Report:
     """Compute everything."""
     accuracy, cost = accuracy_frame(data), cost_frame(data)
-    contraction, gradients = contraction_frame(data), gradient_frame(data)
+    contraction, gradients, scaling = contraction_frame(data), gradient_frame(data), scaling_frame(data)
     return Report(
         data,
         findings(data, accuracy, cost, contraction, gradients),
@@ -84,7 +86,8 @@ def build(data: GridData) -> Report:
         cost_table(data, cost),
         contraction_table(data, contraction),
         gradient_table(data, gradients),
-        grid_figures(data, accuracy, cost, gradients),
+        scaling_table(data, scaling),
+        grid_figures(data, accuracy, cost, gradients, scaling),
         [*paper_figures(data), *comparisons(data)],
     )
 

@@ -48,6 +48,7 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
         described = environment.describe()
         code = environment.code(described)
         status = CellStatus(state="running", attempt=attempt, started=begin, message="starting", code=code)
+        status = status.model_copy(update={"seconds": folder.status().seconds})
         surroundings = {**described, **_hardware(device), "attempt": attempt}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.path.parent.parent / "data")

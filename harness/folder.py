@@ -44,6 +44,8 @@ class CellStatus(BaseModel):
     updated: float = 0.0
     first_step: int = 0
     """The step at which the newest attempt started."""
+    seconds: float = 0.0
+    """Wall time of the attempts that have ended, as far as anybody lived to write it down."""
     message: str = ""
     """The last error, one line."""
     code: str = ""
@@ -174,7 +176,9 @@ class CellFolder:
             self.new_attempt()
         newest = self._attempts()[-1]
         write_atomically(newest / "exit.json", ended.model_dump_json())
+        spent = now - status.started if status.state == "running" else 0.0
         changes = {"state": state, "message": reason, "updated": now, "attempt": int(newest.name)}
+        changes["seconds"] = status.seconds + spent
         self.write_status(status.model_copy(update=changes))
 
     def exits(self) -> dict[int, Exit]:

@@ -1,5 +1,6 @@
 """Brings a grid from what is declared to finished: what is done is skipped, what was interrupted resumes."""
 
+import os
 from collections import Counter
 
 from rich.console import Console, Group
@@ -9,6 +10,7 @@ from rich.text import Text
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
 from launch.cluster import Profile, Slurm
 from launch.grid import Grid
+from launch.price import describe_price, finished_shapes, price
 from launch.runs import Runs
 from launch.status import read_table
 
@@ -68,8 +70,17 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
     work = sum(map(_evaluations, unfinished))
     total = f"{grid.name}: {len(cells)} cells ({counts}); at most {work:,} evaluations of T left to run"
+    priced = price(unfinished, finished_shapes(runs))
     scripts = _scripts(runs, grid, unfinished, profile) if isinstance(profile, Slurm) else []
-    return Group(shown, *more, total, *scripts)
+    return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
+
+
+def _at_once(cells: list[Cell], profile: Profile) -> int:
+    """Cells that run at the same time, as far as the profile decides it."""
+    if isinstance(profile, Slurm):
+        return profile.throttle * profile.cells_at_once
+    ranks = profile.ranks or os.cpu_count() or 1
+    return max(1, ranks // max((cell.world_size for cell in cells), default=1))
 
 
 def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[Text]:

@@ -49,16 +49,19 @@ def sync_until_closed(runs: Runs, grid: str) -> None:
     """
     # Of MLflow's own seven tries the last would come after minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    closed = False
+    closed = away = False
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
         try:
             sync_once(runs, grid)
+            away = False
         except MlflowException as error:
             said = f"MLflow at {runs.tracking_uri} does not answer: {str(error).splitlines()[0]}"
             if closed:
                 raise ConfigError(said) from None
-            print(said, file=sys.stderr)
+            if not away:
+                print(f"{said} (trying again)", file=sys.stderr)
+            away = True
 
 
 def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:

@@ -8,6 +8,7 @@ from analysis.accuracy import accuracy_frame
 from analysis.cost import cost_frame
 from analysis.fidelity import gradient_frame
 from analysis.load import load
+from analysis.scaling import scaling_frame
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
 from tests.analysis.synthetic import Fake, make
@@ -32,7 +33,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def draw(runs: Runs) -> None:
     data = load(runs, "demo")
-    figures.grid_figures(data, accuracy_frame(data), cost_frame(data), gradient_frame(data))
+    figures.grid_figures(data, accuracy_frame(data), cost_frame(data), gradient_frame(data), scaling_frame(data))
     pictures.comparisons(data)
 
 

@@ -16,6 +16,7 @@ from analysis.final import final_frame, final_table
 from analysis.findings import findings
 from analysis.load import load
 from analysis.report import Report, show, to_html
+from analysis.scaling import scaling_frame, scaling_table
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
 from tests.analysis.synthetic import Fake, make
@@ -40,7 +41,8 @@ def built(runs: Runs) -> Report:
     measured = contraction_table(data, contraction), gradient_table(data, gradients)
     final = final_table(data, final_frame(data))
     found = findings(data, accuracy, cost, contraction, gradients)
-    return Report(data, found, tables[0], final, tables[1], *measured, [], [])
+    scaling = scaling_table(data, scaling_frame(data))
+    return Report(data, found, tables[0], final, tables[1], *measured, scaling, [], [])
 
 
 def test_report_is_written_printed_and_self_contained(

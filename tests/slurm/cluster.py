@@ -322,4 +322,4 @@ def wait_until(condition: Callable[[], bool], complaint: str, timeout: float = 6
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(complaint)
-        time.sleep(0.05)
+        time.sleep(0.1)

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from harness.folder import CellFolder
 from harness.record import Start
 from launch.runs import Runs
@@ -13,7 +15,7 @@ from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
 
 OPERATIONS = {"checkpoint_every": 7, "reconstructions": 0}
-PATIENCE = 200.0
+PATIENCE = 400.0
 
 
 def running(folder: CellFolder, step: int) -> Callable[[], bool]:
@@ -35,10 +37,11 @@ def end_by(cluster: Cluster, runs: Runs, folder: CellFolder, how: str) -> None:
         cluster.power_off(node, tell=True)
 
 
+@pytest.mark.timeout(1200)
 def test_every_way_to_lose_a_job_ends_with_the_weights_of_an_undisturbed_run(cluster: Cluster, tmp_path: Path) -> None:
     ways = ["time limit", "requeue", "killed rank", "node"]
     cells = [
-        tiny_cell(model=model, steps=120, evaluate_every=500, world_size=2, operations=OPERATIONS)
+        tiny_cell(model=model, steps=80, evaluate_every=500, world_size=2, operations=OPERATIONS)
         for model in ("de-grad", "de-prox", "de-admm", "de-hqs")
     ]
     quiet = send(Runs(tmp_path / "quiet"), with_needed(cells), cells_per_job=4)
