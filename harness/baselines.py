@@ -26,6 +26,13 @@ class Parameter:
     name: str
     start: float
     ratio: float
+    whole: bool = False
+    """Rounded to a whole number."""
+
+    def at(self, power: int) -> float:
+        """The value k steps from the start."""
+        value = self.start * self.ratio**power
+        return float(round(value)) if self.whole else value
 
 
 class Baseline(Protocol):
@@ -60,12 +67,12 @@ class DirectInverse:
 class GradientDescent:
     """Gradient descent on 1/2 |Ax - d|^2 from d with step 1/|A|^2; early stopping is the regularisation."""
 
-    parameters = (Parameter("iterations", 20.0, 1.25),)
+    parameters = (Parameter("iterations", 20, 1.25, whole=True),)
 
     def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
-        """`iterations`, rounded."""
+        """`iterations`, a whole number."""
         x = d
-        for _ in range(round(iterations)):
+        for _ in range(int(iterations)):
             x = x - physics.A_adjoint(physics.A(x) - d) / physics.norm**2
         return x
 
@@ -98,14 +105,14 @@ class Wiener:
 class RichardsonLucy:
     """Richardson-Lucy deconvolution of scikit-image (Richardson 1972); early stopping is the regularisation."""
 
-    parameters = (Parameter("iterations", 10.0, 1.25),)
+    parameters = (Parameter("iterations", 10, 1.25, whole=True),)
 
     def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
-        """`iterations`, rounded; it takes and makes non-negative pictures."""
+        """`iterations`, a whole number; it takes and makes non-negative pictures."""
         from skimage.restoration import richardson_lucy
 
         def solve(channels: Array, spread: Array) -> Array:
-            return richardson_lucy(channels.clip(min=0), spread[None], round(iterations), clip=False)
+            return richardson_lucy(channels.clip(min=0), spread[None], int(iterations), clip=False)
 
         return _deconvolve(physics, d, solve)
 
@@ -181,7 +188,7 @@ def tune(score: Callable[[Sequence[float]], float], parameters: Sequence[Paramet
     """
 
     def values(powers: Sequence[int]) -> list[float]:
-        return [p.start * p.ratio**k for p, k in zip(parameters, powers, strict=True)]
+        return [p.at(k) for p, k in zip(parameters, powers, strict=True)]
 
     best = (0,) * len(parameters)
     scores = {best: score(values(best))} if parameters else {}

@@ -70,3 +70,10 @@ def test_plug_and_play_without_a_prior_minimises_the_data_fidelity(kind: type[Pn
     x = torch.rand(2, 3, 9, 9, dtype=torch.float64)
     found = kind(network=nn.Softshrink(1e9), iterations=400)(physics, physics.A(x), 1.0, 1.0)
     torch.testing.assert_close(found.detach(), x)
+
+
+def test_numbers_of_iterations_are_whole() -> None:
+    (tuned,) = tune(lambda values: -((values[0] - 13) ** 2), [Parameter("iterations", 10, 1.25, whole=True)])
+    assert tuned.chosen == 12
+    assert tuned.candidates == [8, 10, 12, 16]
+    assert tuned.interior
