@@ -90,4 +90,4 @@ def test_a_job_on_a_cpu_refuses_it_in_one_line(precision: str, tmp_path: Path) -
     assert status.state == "failed"
     assert "precision: " in status.message
     assert "\n" not in status.message
-    assert not list(folder.path.glob("attempts/*"))
+    assert not list(folder.path.glob("attempts/*/record.jsonl"))
