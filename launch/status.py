@@ -110,23 +110,25 @@ def read_table(runs: Runs, folders: Sequence[CellFolder]) -> Group:
 
 
 def table(rows: Sequence[Row]) -> Group:
-    """One line a cell, and the count of each state."""
+    """One line a cell, the count of each state, and in full why cells failed."""
     order = list(COLOURS)
     most = sorted(rows, key=lambda row: order.index(row.state))[:ROWS_SHOWN] if len(rows) > ROWS_SHOWN else rows
     columns = ["cell", "state", "progress", "step", "left", *(["queue"] if any(row.queue for row in most) else [])]
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in (*columns, "message"):
-        shown.add_column(column, no_wrap=column not in ("queue", "message"))
+        shown.add_column(column, no_wrap=column != "queue")
     for row in most:
         bar = ProgressBar(total=row.steps, completed=row.step, width=20) if row.steps else ""
         step = f"{row.step}/{row.steps}" if row.steps else ""
         state = f"[{COLOURS[row.state]}]{row.state}[/]"
         queue = [escape(row.queue)] if "queue" in columns else []
-        shown.add_row(row.cell_id, state, bar, step, duration(row.seconds_left), *queue, escape(row.message))
+        message = "" if row.state == "failed" else escape(row.message)
+        shown.add_row(row.cell_id, state, bar, step, duration(row.seconds_left), *queue, message)
     counts = Counter(row.state for row in rows)
     line = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
     more = f"  ({len(most)} shown; choose others by --where)" if len(most) < len(rows) else ""
-    return Group(shown, f"[bold]{len(rows)} cells[/]  {line}{more}", *changed_code(rows))
+    failures = [f"[red]{row.cell_id}[/] {escape(row.message)}" for row in most if row.state == "failed"]
+    return Group(shown, *failures, f"[bold]{len(rows)} cells[/]  {line}{more}", *changed_code(rows))
 
 
 def changed_code(rows: Sequence[Row]) -> list[str]:
