@@ -32,7 +32,7 @@ def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
 
 
 # Slurm looks at time limits every half minute.
-LONG = trained(1, "de-grad", "jfb", steps=300)
+LONG = trained(1, "de-grad", "jfb", steps=1500)
 
 
 def grid() -> list[Cell]:
