@@ -91,7 +91,7 @@ def test_a_layer_of_zeros_stays_and_can_leave() -> None:
 
 
 def test_training_stays_within_the_bound_and_checkpoints_the_vectors(tmp_path: Path) -> None:
-    """One power iteration a step follows the norm, pretraining and training alike: at this rate to some percent."""
+    """The iterations of a step follow the norm, pretraining and training alike: at this rate to some percent."""
     runs = Runs(tmp_path / "runs")
     often = {"steps": 20, "lr": 0.01}
     small = {"image_size": 16, "train_images": 32, "validation_images": 2, "test_images": 2}

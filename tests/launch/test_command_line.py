@@ -86,7 +86,7 @@ def test_a_grid_from_nothing_to_mlflow_and_a_second_time(tmp_path: Path) -> None
     trained = next(run for name, run in found.items() if name.startswith("de-prox"))
     assert trained.info.status == "FINISHED"
     assert trained.data.tags["mlflow.parentRunId"] == found["demo"].info.run_id
-    assert trained.data.params["optimizer.lr"] == "0.0002"
+    assert trained.data.params["optimizer.lr"] == "0.001"
     history = client.get_metric_history(trained.info.run_id, "train/loss")
     assert [metric.step for metric in history] == [1, 2, 3, 4, 5, 6]
     assert client.list_artifacts(trained.info.run_id, "reconstructions")

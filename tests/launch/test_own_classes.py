@@ -100,7 +100,7 @@ GRID: dict[str, Any] = {
         "fidelity": {"pictures": 1},
         "global_batch_size": 4,
         "pretraining": {"steps": 2},
-        "steps": 3,
+        "steps": 3, "warm_up": 0,
         "evaluate_every": 3,
         "operations": {"reconstructions": 1},
     },
