@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo slurm-demo test check bench peers install clean
+.PHONY: demo slurm-demo test test-faults check bench peers install clean
 
 install: .venv/installed
 
@@ -24,6 +24,10 @@ slurm-demo: install
 
 test: install check
 	$(BIN)/python -m pytest
+
+# 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: many minutes, and not part of `test`.
+test-faults: install
+	$(BIN)/python -m pytest -m faults
 
 check: install
 	$(BIN)/ruff check .

@@ -95,6 +95,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(1800)
 def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Path) -> None:
     cells = grid()
