@@ -147,7 +147,7 @@ class Cluster:
         self._kill("slurmctld", signal.SIGTERM)
         self._start_controller()
 
-    def reset(self, timeout: float = 120.0) -> None:
+    def reset(self, timeout: float = 300.0) -> None:
         """Cancel every job and wait until all nodes are idle."""
         for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
             self.run("scancel", *arguments, "--user", self._user, check=False)
