@@ -54,7 +54,7 @@ def main() -> int:
                 live.update(read_table(Runs(RUNS), folders))
                 time.sleep(WATCH_SECONDS)
             live.update(read_table(Runs(RUNS), folders))
-        columns = "jobid,jobname%24,state,elapsed,nodelist,restarts"
+        columns = "jobid,jobname%24,state,elapsed,nodelist"
         console.print(cluster.run("sacct", "--allocations", f"--format={columns}"), highlight=False)
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 
