@@ -59,9 +59,9 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
         if state == "finished":
             session.end(time.time() - begin)
         if place.rank == 0:
-            reason = stop() or "another rank was told to leave"
+            reason = "" if state == "finished" else stop() or "another rank was told to leave"
             session.report(message=reason)
-            folder.end_attempt(state, reason if state == "interrupted" else "")
+            folder.end_attempt(state, reason)
     return state
 
 
