@@ -1,10 +1,11 @@
 """The `analysis` command line. Heavy modules are imported by the command that needs them: --help must be instant."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from harness.command import run_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,18 +60,5 @@ def best(
         print(data.folders[cell_id].path)
 
 
-def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except ValueError as error:
-        from harness.config import ConfigError
-
-        if not isinstance(error, ConfigError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

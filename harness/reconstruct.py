@@ -3,12 +3,13 @@
 import csv
 import io
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from harness.command import run_app
 
 if TYPE_CHECKING:
     from harness.data import Pixels
@@ -153,18 +154,5 @@ def write_scores(path: Path, names: list[str], scores: list[dict[str, float]]) -
     write_atomically(path, text.getvalue())
 
 
-def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except ValueError as error:
-        from harness.config import ConfigError
-
-        if not isinstance(error, ConfigError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

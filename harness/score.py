@@ -1,10 +1,11 @@
 """Scores finished cells on more test pictures than their grid did: `python -m harness.score CELL...`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from harness.command import run_app
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -34,18 +35,5 @@ def score(
         print(f"{folder.path}: {', '.join(event.event for event in events[1:])}", flush=True)
 
 
-def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except ValueError as error:
-        from harness.config import ConfigError
-
-        if not isinstance(error, ConfigError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from harness.command import run_app
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -254,18 +256,5 @@ def ui(
     os.execv(sys.executable, [*command, "--backend-store-uri", Runs(runs).tracking_uri])
 
 
-def main() -> None:
-    """Run a command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except ValueError as error:
-        from harness.config import ConfigError
-
-        if not isinstance(error, ConfigError):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

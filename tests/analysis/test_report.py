@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from analysis.__main__ import main
+from analysis.__main__ import app
 from analysis.accuracy import accuracy_frame, accuracy_table
 from analysis.cost import cost_frame, cost_table
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
@@ -17,6 +17,7 @@ from analysis.findings import findings
 from analysis.load import load
 from analysis.report import Report, show, to_html
 from analysis.scaling import scaling_frame, scaling_table
+from harness.command import run_app
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
 from tests.analysis.synthetic import Fake, make
@@ -28,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The exit code of `python -m analysis ...`."""
     monkeypatch.setattr(sys, "argv", ["analysis", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        run_app(app)
     return int(ended.value.code or 0)
 
 
