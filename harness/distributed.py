@@ -1,5 +1,6 @@
 """Process group and what ranks tell each other. Nothing here is called inside a solve: iterations differ by rank."""
 
+import gc
 import json
 import os
 import time
@@ -12,6 +13,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions keep the group that exists when they are first imported, as a default value, and DDP imports it late.
+import torch.distributed.nn
 from torch import nn
 from torch.distributed import GradBucket, HashStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -51,7 +55,10 @@ class Place:
 
 @contextmanager
 def process_group(place: Place, device: torch.device, meeting: Path) -> Iterator[None]:
-    """Join the ranks of this launch and leave them at the end."""
+    """Join the ranks of this launch and leave them at the end.
+
+    The group's threads end with its last reference: one that frees a tensor while the interpreter shuts down aborts it.
+    """
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(
         backend, store=_store(place, meeting), rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
@@ -60,6 +67,7 @@ def process_group(place: Place, device: torch.device, meeting: Path) -> Iterator
         yield
     finally:
         dist.destroy_process_group()
+        gc.collect()
 
 
 def device_of(place: Place) -> torch.device:

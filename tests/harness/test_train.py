@@ -88,3 +88,10 @@ def test_a_compiled_map_trains_alike_and_is_another_cell(tmp_path: Path) -> None
     assert len(list((tmp_path / "runs" / "cells").iterdir())) == 3
     losses = [[e.loss for e in found if isinstance(e, Step)] for found in (plain, compiled)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_cell_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """A thread of the process group that frees a tensor while the interpreter shuts down would abort it."""
+    events(Runs(tmp_path / "runs"), data=SMALL)
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    assert not [name for name in names if "gloo" in name]
