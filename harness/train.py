@@ -33,6 +33,9 @@ def train(
 ) -> Iterator[LocalStep]:
     """Train `model`, which wraps task.model, yielding after each step; the consumer may stop at any."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if steps:
+        with clock("discarded"):
+            _discard_a_gradient(task, model, load(steps.start), steps.start)
     for step in steps:
         clock.reset()
         with clock("data"):
@@ -66,3 +69,14 @@ def train(
             output=output,
             seconds=clock.read(),
         )
+
+
+def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -> None:
+    """Have DistributedDataParallel lay out its buckets, which it does for good after its first backward pass.
+
+    The layout decides in which order ranks are summed: a step after a resume has to find what it would have found.
+    """
+    d = task.measure(batch)
+    output = model(d, None, task.order.draws(step).to(d.device), None, True)
+    (torch.nn.functional.mse_loss(output.image, batch.images) + output.penalty).backward()
+    task.optimizer.zero_grad()
