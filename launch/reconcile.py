@@ -27,8 +27,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.enqueue import check, enqueue
 
         check(grid.name, cells, profile)
-        runs.require_space()
-        runs.write_plan(grid, cells)
+        _write_plan(runs, grid, cells)
         enqueue(runs, grid.name, cells, profile, console)
         console.print(f"python -m launch status {grid.name} --watch")
         return 0
@@ -37,8 +36,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
     if short and profile.executor == "local" and not profile.gpus:
         raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
-    runs.require_space()
-    runs.write_plan(grid, cells)
+    _write_plan(runs, grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
     console.print(f"{grid.name}: {len(folders)} cells, {len(folders) - len(unfinished)} finished before")
@@ -73,6 +71,14 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     priced = price(unfinished, finished_shapes(runs))
     scripts = _scripts(runs, grid, unfinished, profile) if isinstance(profile, Slurm) else []
     return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
+
+
+def _write_plan(runs: Runs, grid: Grid, cells: list[Cell]) -> None:
+    """Write down what is about to run, and what it is expected to take."""
+    runs.require_space()
+    runs.write_plan(grid, cells)
+    unfinished = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
+    runs.write_estimates(grid.name, price(unfinished, finished_shapes(runs)).seconds)
 
 
 def _at_once(cells: list[Cell], profile: Profile) -> int:

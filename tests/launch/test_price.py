@@ -4,10 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness.config import Cell
 from harness.folder import CellStatus, write_atomically
+from launch.cluster import Local
+from launch.grid import Grid
 from launch.price import Shape, describe_price, finished_shapes, price
+from launch.reconcile import launch
 from launch.runs import Runs
 from tests.conftest import tiny_cell
 
@@ -53,3 +57,14 @@ def test_ranks_count(runs: Runs) -> None:
     write_atomically(folder.path / "status.json", json.dumps({"state": "finished", "seconds": 1800.0}))
     assert folder.status() == CellStatus(state="finished", seconds=1800.0)
     assert price([tiny_cell(world_size=2, seed=5)], finished_shapes(runs)).rank_hours == pytest.approx(1.0)
+
+
+def test_a_launch_notes_what_its_unfinished_cells_are_expected_to_take(runs: Runs) -> None:
+    first, second = tiny_cell(seed=0).needs, tiny_cell(seed=1).needs
+    assert first is not None
+    assert second is not None
+    here = Local(executor="debug")
+    assert launch(runs, Grid(name="g"), [first], here, Console(quiet=True)) == 0
+    assert runs.estimates("g") == {}
+    assert launch(runs, Grid(name="g"), [first, second], here, Console(quiet=True)) == 0
+    assert runs.estimates("g") == {second.cell_id: runs.cell(first.cell_id).status().seconds}
