@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
 from launch.cluster import Profile, Slurm
 from launch.grid import Grid
-from launch.price import describe_price, finished_shapes, price
+from launch.price import Price, describe_price, finished_cells, price, probes
 from launch.runs import Runs
 from launch.status import read_table
 
@@ -53,6 +53,31 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 
 
+def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
+    """Run a short cell of each shape that has no price, then say what the grid costs, as far as that is known by then.
+
+    The exit code is that of the short ones.
+
+    Raises:
+        ConfigError: they do not fit the cluster.
+    """
+    short_ones = plan_probes(runs, grid, cells)
+    code = launch(runs, *short_ones, profile, console) if short_ones[1] else 0
+    console.print(describe_price(price_unfinished(runs, cells), _at_once(cells, profile)), soft_wrap=True)
+    return code
+
+
+def plan_probes(runs: Runs, grid: Grid, cells: list[Cell]) -> tuple[Grid, list[Cell]]:
+    """One short cell for each shape of the grid that has no price, as a grid of their own."""
+    return Grid(name=f"{grid.name}-probe"), probes(price_unfinished(runs, cells).unknown)
+
+
+def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
+    """What is left to run is expected to cost."""
+    left = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
+    return price(left, finished_cells(runs))
+
+
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
     """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -68,7 +93,7 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
     work = sum(map(_evaluations, unfinished))
     total = f"{grid.name}: {len(cells)} cells ({counts}); at most {work:,} evaluations of T left to run"
-    priced = price(unfinished, finished_shapes(runs))
+    priced = price(unfinished, finished_cells(runs))
     scripts = _scripts(runs, grid, unfinished, profile) if isinstance(profile, Slurm) else []
     return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
 
@@ -77,8 +102,7 @@ def _write_plan(runs: Runs, grid: Grid, cells: list[Cell]) -> None:
     """Write down what is about to run, and what it is expected to take."""
     runs.require_space()
     runs.write_plan(grid, cells)
-    unfinished = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
-    runs.write_estimates(grid.name, price(unfinished, finished_shapes(runs)).seconds)
+    runs.write_estimates(grid.name, price_unfinished(runs, cells).seconds)
 
 
 def _at_once(cells: list[Cell], profile: Profile) -> int:
