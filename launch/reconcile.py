@@ -44,7 +44,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.alone import run_here
 
         for folder in unfinished:
-            run_here(folder)
+            run_here(folder, profile)
     elif unfinished:
         from launch.submit import run_locally
 
