@@ -104,11 +104,13 @@ def status(
     if as_json:
         print(json.dumps([asdict(row) for row in read_rows(place, folders)]))
         return
+    if not watch:
+        Console().print(read_table(place, folders))
+        return
     with Live(console=Console(), refresh_per_second=1) as live:
-        live.update(read_table(place, folders))
-        while watch:
-            time.sleep(WATCH_SECONDS)
+        while True:
             live.update(read_table(place, folders))
+            time.sleep(WATCH_SECONDS)
 
 
 @app.command()

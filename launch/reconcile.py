@@ -82,7 +82,7 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("cell", "state", "ranks", "steps", "evaluations of T, at most"):
-        shown.add_column(column, no_wrap=True)
+        shown.add_column(column, overflow="fold")
     states = {cell.cell_id: runs.cell(cell.cell_id).status().state for cell in cells}
     unfinished = [cell for cell in cells if states[cell.cell_id] != "finished"]
     for cell in cells[:CELLS_SHOWN]:
