@@ -218,6 +218,10 @@ class TrainCell(BatchedCell):
     to 1.5, after a minute or two of compiling."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
+    loss: Literal["mse", "rmse"] = "mse"
+    """Mean square error, as in the paper, or the mean over pictures of each one's root mean square error. Scores are
+    means of decibels: a picture already at 42 dB counts in them as much as one at 28 dB, but not in the mean square, so
+    that with mixed pictures training on `mse` may trade it away."""
     steps: PositiveInt = 100
     """Training steps."""
     warm_up: NonNegativeInt = 40
@@ -226,7 +230,8 @@ class TrainCell(BatchedCell):
     it is not, the exact gradient drives it further off: without these steps `implicit` lost 3 dB in its first 50."""
     gradient_clip: PositiveFloat | None = 1e-4
     """Largest norm of the whole gradient; null does not clip. The default is the usual norm of JFB's gradient on pixels
-    in [0, 1]; the exact one is ten times as large and has a heavy tail, which Adam alone takes for larger steps."""
+    in [0, 1] with `mse`, which is some thirty times as large with `rmse`; the exact one is ten times as large as JFB's
+    and has a heavy tail, which Adam alone takes for larger steps."""
     evaluate_every: PositiveInt = 50
     """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()

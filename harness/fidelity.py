@@ -22,6 +22,7 @@ from harness.config import TrainCell
 from harness.linear import Gmres
 from harness.maps import Map
 from harness.solvers import Anderson, Picard, Solution, Solver, Status
+from harness.tasks import Loss
 
 FORWARD = Anderson(tol=1e-10, max_steps=600, memory=20, ridge=1e-14, mixing=1.0)
 """Maps trained without damping have spectral radii next to 1: 250 evaluations brought the demo's to 1e-6 only."""
@@ -87,9 +88,9 @@ def _default(choice: type[BackpropSpec], cell: TrainCell) -> Method:
     return Method(build(choice.model_validate({})), build(solver.model_validate(limits)), from_fixed_point=False)
 
 
-def fidelity(map: Map, d: Tensor, images: Tensor, compared: dict[str, Method]) -> Fidelity:
+def fidelity(map: Map, d: Tensor, images: Tensor, compared: dict[str, Method], loss: Loss = mse_loss) -> Fidelity:
     """Compare on one batch of measurements and pictures, (batch, 3, height, width); `map` is left as it is."""
-    probe = _Probe(map, d, images)
+    probe = _Probe(map, d, images, loss)
     with torch.no_grad():
         forward = FORWARD(probe.f, probe.start)
     residual = float(forward.residual.max())
@@ -107,9 +108,9 @@ def fidelity(map: Map, d: Tensor, images: Tensor, compared: dict[str, Method]) -
 class _Probe:
     """A copy of the map in float64 on a fixed batch, its loss, and how often T is passed through."""
 
-    def __init__(self, map: Map, d: Tensor, images: Tensor) -> None:
+    def __init__(self, map: Map, d: Tensor, images: Tensor, loss: Loss) -> None:
         self.map = copy.deepcopy(map).double()
-        self.d, self.images = d.double(), images.double()
+        self.d, self.images, self.loss = d.double(), images.double(), loss
         self.start = self.map.initial(self.d).detach()
         self.draws = torch.rand(len(d), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(d.device)
         self.evaluations = self.products = 0
@@ -131,7 +132,7 @@ class _Probe:
         found = method.backprop(
             self.f, fixed_point if method.from_fixed_point else self.start, method.solver, draws=self.draws
         )
-        mse_loss(self.map.output(found.state, self.d), self.images).backward()
+        self.loss(self.map.output(found.state, self.d), self.images).backward()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.map.parameters()]
         return torch.cat([part.flatten() for part in parts]), found
 

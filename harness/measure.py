@@ -74,7 +74,7 @@ def _measure_fidelity(session: Session, cell: TrainCell, pictures: int, task: Ta
     assert isinstance(task.model, Equilibrium)
     indices = list(session.loader.dataset.validation)[:pictures]
     batch = session.loader.held_out_batch(indices)
-    found = fidelity(task.model.map, task.measure(batch), batch.images, methods(cell))
+    found = fidelity(task.model.map, task.measure(batch), batch.images, methods(cell), task.loss)
     event = {
         "time": time.time(),
         "step": step,

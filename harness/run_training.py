@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
 
-import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,7 +162,7 @@ def _probe(session: Session, task: Task, model: DistributedDataParallel, batch: 
 
     def loss() -> Tensor:
         output = model(d, None, draws)
-        return torch.nn.functional.mse_loss(output.image, batch.images) + output.penalty
+        return task.loss(output.image, batch.images) + output.penalty
 
     cost = probe(model, loss, session.device)
     names = [field.name for field in fields(Cost)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,6 +22,17 @@ from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
 from harness.precision import DTYPES, Bfloat16
 from harness.solvers import Solution, Status
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def mean_root_mean_square(images: Tensor, truth: Tensor) -> Tensor:
+    """The mean over (batch, channels, height, width) of each picture's root mean square error."""
+    errors = (images - truth).flatten(1)
+    return torch.linalg.vector_norm(errors, dim=1).mean() / errors.shape[1] ** 0.5
+
+
+LOSSES: dict[str, Loss] = {"mse": mse_loss, "rmse": mean_root_mean_square}
 
 
 class Denoiser(nn.Module):
@@ -48,6 +60,8 @@ class Task:
     """A batch to its measurements."""
     reconstruct: Callable[[Batch], Output]
     """A batch to its reconstructions, solved afresh."""
+    loss: Loss
+    """Of reconstructions and truth, a mean over the pictures."""
     order: Order
     """Which samples a step sees."""
     optimizer: Optimizer
@@ -73,6 +87,7 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         model=model,
         measure=corrupt,
         reconstruct=lambda batch: model(corrupt(batch)),
+        loss=mse_loss,
         order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
         **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
         warm_up=0,
@@ -105,6 +120,7 @@ def train_task(
         model=model,
         measure=observe,
         reconstruct=lambda batch: model(observe(batch)),
+        loss=LOSSES[cell.loss],
         order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
         **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
         warm_up=cell.active_warm_up,

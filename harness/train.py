@@ -46,7 +46,7 @@ def train(
             order = task.order
             draws = order.draws(step).to(d.device)
             output = model(d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up)
-            loss = torch.nn.functional.mse_loss(output.image, batch.images)
+            loss = task.loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):
             norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
@@ -78,5 +78,5 @@ def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -
     """
     d = task.measure(batch)
     output = model(d, None, task.order.draws(step).to(d.device), None, True)
-    (torch.nn.functional.mse_loss(output.image, batch.images) + output.penalty).backward()
+    (task.loss(output.image, batch.images) + output.penalty).backward()
     task.optimizer.zero_grad()

@@ -41,6 +41,7 @@ def cases() -> dict[str, dict[str, Any]]:
     found["feed-forward"] = EXACT | {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
     found["lipschitz"] = EXACT | {"model": "de-prox", "network": {"depth": 3, "width": 8, "lipschitz": 0.5}}
     found["penalty"] = EXACT | {"model": "de-hqs", "jacobian_penalty": 0.1}
+    found["rmse"] = EXACT | {"model": "de-prox", "loss": "rmse"}
     found["pool"] = EXACT | {"model": "de-admm", "pool": POOL}
     found["float32"] = EARLY_STOPPING | {"model": "de-hqs"}
     return found

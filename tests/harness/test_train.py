@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.record import Contraction, Step
+from harness.tasks import LOSSES
 from launch.alone import run_here
 from launch.runs import Runs
 from tests.conftest import tiny_cell
@@ -95,3 +97,14 @@ def test_a_cell_leaves_no_thread_behind(tmp_path: Path) -> None:
     events(Runs(tmp_path / "runs"), data=SMALL)
     names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
     assert not [name for name in names if "gloo" in name]
+
+
+def test_pictures_of_all_qualities_count_in_rmse() -> None:
+    """Halving a small error changes the loss by as much as taking that amount off a large one."""
+    truth = torch.zeros(2, 3, 4, 4)
+    images = torch.stack([torch.full((3, 4, 4), error) for error in (0.02, 0.2)]).requires_grad_()
+    loss = LOSSES["rmse"](images, truth)
+    assert loss.item() == pytest.approx(0.11)
+    loss.backward()
+    assert images.grad is not None
+    torch.testing.assert_close(images.grad[0], images.grad[1])
