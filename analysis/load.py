@@ -68,6 +68,8 @@ class GridData:
     folders: dict[str, CellFolder]
     declared: Mapping[str, Any]
     """The grid file as it was launched."""
+    estimates: Mapping[str, float]
+    """Seconds that each cell was expected to take before it ran, as far as that was known."""
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -125,6 +127,7 @@ def load(runs: Runs, grid: str) -> GridData:
         configs=configs,
         folders=folders,
         declared=json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"],
+        estimates=runs.estimates(grid),
     )
 
 
@@ -164,6 +167,7 @@ def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> di
         "state": one.status.state,
         "problem": one.problem,
         "step": one.status.step,
+        "spent": one.status.seconds,
         **_choices(one.cell),
         "label": name.label if name else cell_id,
         "variant": name.variant if name else "",

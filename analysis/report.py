@@ -26,6 +26,7 @@ from analysis.latex import to_latex
 from analysis.load import GridData, load
 from analysis.paper import paper_figures
 from analysis.pictures import comparisons
+from analysis.price import price_frame, price_table
 from analysis.scaling import scaling_frame, scaling_table
 from analysis.tables import Table
 from harness.config import ConfigError
@@ -45,13 +46,14 @@ class Report:
     contraction: Table
     fidelity: Table
     scaling: Table
+    price: Table
     figures: list[Figure]
     pictures: list[Figure]
 
     @property
     def tables(self) -> list[Table]:
         """Those that every report has, and those for which something was measured."""
-        others = (self.final, self.contraction, self.fidelity, self.scaling)
+        others = (self.final, self.contraction, self.fidelity, self.scaling, self.price)
         return [self.accuracy, self.cost, *(table for table in others if len(table.frame))]
 
 
@@ -87,6 +89,7 @@ def build(data: GridData) -> Report:
         contraction_table(data, contraction),
         gradient_table(data, gradients),
         scaling_table(data, scaling),
+        price_table(data, price_frame(data)),
         grid_figures(data, accuracy, cost, gradients, scaling),
         [*paper_figures(data), *comparisons(data)],
     )

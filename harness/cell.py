@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from harness import environment
-from harness.config import BaselineCell, Cell, PretrainCell
+from harness.config import ANYWHERE, BaselineCell, Cell, PretrainCell, Site
 from harness.data import Loader, load
 from harness.distributed import Place, device_of, process_group
 from harness.folder import CellFolder, CellStatus, State
@@ -19,7 +19,7 @@ from harness.run_training import run_training
 from harness.session import Session
 
 
-def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> State:
+def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "", site: Site = ANYWHERE) -> State:
     """Run the cell in directory `path` to its end, or until `stop` asks for a checkpoint and an early leave.
 
     `stop` says why; it may stop being empty on any rank at any time, and the ranks agree on it after each step.
@@ -30,6 +30,7 @@ def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> 
     """
     folder = CellFolder(path)
     cell = folder.cell()
+    cell = cell.model_copy(update={"operations": site.operations(cell)})
     if folder.status().state == "finished":
         return "finished"
     if place.world_size != cell.world_size:
@@ -37,10 +38,12 @@ def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "") -> 
     device = device_of(place)
     owner = folder.locked() if place.rank == 0 else nullcontext()
     with owner, process_group(place, device, path / "meeting"), _failures_recorded(folder, place):
-        return _run(folder, cell, place, device, stop)
+        return _run(folder, cell, place, device, stop, site.stage)
 
 
-def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], str]) -> State:
+def _run(
+    folder: CellFolder, cell: Cell, place: Place, device: torch.device, stop: Callable[[], str], stage: str | None
+) -> State:
     begin = time.time()
     set_precision(cell.precision, device)
     attempt = folder.new_attempt() if place.rank == 0 else -1
@@ -51,7 +54,7 @@ def _run(folder: CellFolder, cell: Cell, place: Place, device: torch.device, sto
         status = status.model_copy(update={"seconds": folder.status().seconds})
         surroundings = {**described, **_hardware(device), "attempt": attempt}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
-        dataset = load(cell.data, folder.path.parent.parent / "data")
+        dataset = load(cell.data, folder.path.parent.parent / "data", stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
         session = Session(folder, place, device, loader, stop, status, record, surroundings)
         session.report()

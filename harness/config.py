@@ -44,6 +44,27 @@ class Operations(Frozen):
     """Test pictures whose reconstruction is stored."""
 
 
+class Site(Frozen):
+    """What a machine asks of every cell that runs on it. Nothing here changes a result."""
+
+    checkpoint_every: PositiveInt | None = None
+    """Training steps between two checkpoints; null leaves it to the cell's own operations."""
+    keep_checkpoints: PositiveInt | None = None
+    """Checkpoints kept on disk besides the newest; null leaves it to the cell's own operations."""
+    stage: Annotated[str, Field(pattern=r"^[/$][\w$./{}-]*$")] | None = None
+    """A folder on a disk of the node's own, such as $TMPDIR, to which the decoded pictures are copied before they are
+    read; its variables are those of the node. null reads them from the runs directory."""
+
+    def operations(self, cell: "BaseCell") -> Operations:
+        """How a cell is run here."""
+        own = {"checkpoint_every": self.checkpoint_every, "keep_checkpoints": self.keep_checkpoints}
+        return cell.operations.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+ANYWHERE = Site()
+"""A machine that asks for nothing."""
+
+
 class Pretraining(Frozen):
     """How the denoiser that starts every map is trained: Gaussian noise, mean squared error."""
 

@@ -1,15 +1,19 @@
 """Pictures on disk to batches on the device.
 
-A source is decoded once into a memory-mapped uint8 array that all ranks and cells share. What a training step sees
+A source is decoded once into a memory-mapped uint8 array that all ranks and cells share; a site may have it copied to
+a disk of each node. What a training step sees
 is a pure function of (seed, step): the sample order depends on (seed, epoch), a sample's noise on (seed, epoch,
 index), and neither on the number of ranks. A held-out picture's noise depends on the picture only, the same for
 every cell, so methods are compared in pairs.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +30,7 @@ from harness.build import resolve
 from harness.catalog import CelebA as CelebASpec
 from harness.catalog import DataSpec
 from harness.catalog import Folder as FolderSpec
+from harness.environment import host
 
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -157,8 +162,8 @@ class Dataset:
     test: range
 
 
-def load(spec: DataSpec, cache: Path) -> Dataset:
-    """Open the decoded pictures, decoding them first if nobody has.
+def load(spec: DataSpec, cache: Path, stage: str | None = None) -> Dataset:
+    """Open the decoded pictures, decoding them first if nobody has; with `stage`, a copy in that folder of the node.
 
     Raises:
         ValueError: one line that names the field, where the source is missing, broken or too small for the splits.
@@ -171,24 +176,61 @@ def load(spec: DataSpec, cache: Path) -> Dataset:
         raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {held})")
     train = range(min(spec.train_images or available, available))
     tested = min(spec.test_images or source.count, source.count - source.train_count)
+    decoded = _decoded(source, cache)
     return Dataset(
-        pixels=_decoded(source, cache),
+        pixels=np.load(_staged(decoded, stage) if stage else decoded, mmap_mode="r"),
         train=train,
         validation=range(available, source.train_count),
         test=range(source.train_count, source.train_count + tested),
     )
 
 
-def _decoded(source: Source, cache: Path) -> Pixels:
-    """The memory map; built by whoever holds the lock first, and complete once it has its name."""
+def _decoded(source: Source, cache: Path) -> Path:
+    """The decoded array."""
     path = cache / f"{source.key}.npy"
     cache.mkdir(parents=True, exist_ok=True)
+    _make_once(path, lambda: _decode_to(path, source))
+    return path
+
+
+def _staged(path: Path, folder: str) -> Path:
+    """The copy of a decoded array in a folder of this node; `path` itself, and a line that says why, where none fits.
+
+    Its name has the size and time of the original, so that one decoded anew is copied anew. It stays for other jobs.
+    """
+    try:
+        expanded = os.path.expandvars(folder)
+        if "$" in expanded:
+            raise OSError("a variable in it is not set")
+        here = Path(expanded) / f"jfbench-{os.getuid()}"
+        here.mkdir(mode=0o700, exist_ok=True)
+        about = path.stat()
+        copy = here / f"{path.stem}-{about.st_size}-{about.st_mtime_ns}.npy"
+        _make_once(copy, lambda: _copy_to(copy, path))
+    except OSError as error:
+        print(f"stage: {folder} on {host()} is not used: {error.strerror or error}", file=sys.stderr)
+        return path
+    return copy
+
+
+def _make_once(path: Path, make: Callable[[], None]) -> None:
+    """Have whoever holds the lock first make a file, which is complete once it has its name."""
     if not path.exists():
-        with open(cache / f"{source.key}.lock", "w") as lock:
+        with open(path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                _decode_to(path, source)
-    return np.load(path, mmap_mode="r")
+                make()
+
+
+def _copy_to(path: Path, source: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if shutil.disk_usage(path.parent).free < source.stat().st_size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _decode_to(path: Path, source: Source) -> None:

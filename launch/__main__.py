@@ -38,13 +38,20 @@ def grid(
     source: Annotated[str, typer.Argument(metavar="GRID", help="A shipped grid's name or a YAML file.")],
     overrides: Overrides = None,
     cluster: Annotated[str, typer.Option(help="A profile of slurm_templates/ or a YAML file.")] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show cells, work and scripts; write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cells, work, price and scripts; write nothing.")
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Run only a short cell of each shape that has no price, then show the price."),
+    ] = False,
     runs: RunsOption = RUNS,
 ) -> None:
     """Run every cell of a grid that is not finished; safe to repeat.
 
     \b
     python -m launch grid demo --dry-run
+    python -m launch grid demo --probe --cluster my-site.yaml
     python -m launch grid demo model=de-admm,de-prox optimizer.lr=1e-4
     python -m launch grid demo name=faces data.name=folder data.root=~/photos
     """
@@ -52,7 +59,7 @@ def grid(
 
     from launch.cluster import read_profile
     from launch.grid import override, parse_assignment, plan, read_grid
-    from launch.reconcile import describe, launch
+    from launch.reconcile import describe, launch, launch_probes, plan_probes
     from launch.runs import Runs
 
     console = Console()
@@ -61,9 +68,11 @@ def grid(
     profile = read_profile(cluster)
     where = Runs(runs)
     if dry_run:
-        console.print(describe(where, declared, cells, profile), soft_wrap=True)
+        shown = plan_probes(where, declared, cells) if probe else (declared, cells)
+        console.print(describe(where, *shown, profile), soft_wrap=True)
         return
-    raise typer.Exit(launch(where, declared, cells, profile, console))
+    run = launch_probes if probe else launch
+    raise typer.Exit(run(where, declared, cells, profile, console))
 
 
 @app.command()
@@ -95,11 +104,13 @@ def status(
     if as_json:
         print(json.dumps([asdict(row) for row in read_rows(place, folders)]))
         return
+    if not watch:
+        Console().print(read_table(place, folders))
+        return
     with Live(console=Console(), refresh_per_second=1) as live:
-        live.update(read_table(place, folders))
-        while watch:
-            time.sleep(WATCH_SECONDS)
+        while True:
             live.update(read_table(place, folders))
+            time.sleep(WATCH_SECONDS)
 
 
 @app.command()

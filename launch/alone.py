@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.config import ConfigError
+from harness.config import ANYWHERE, ConfigError, Site
 from harness.folder import CellFolder
 from launch.grid import override, parse_assignment, plan, read_grid
 from launch.runs import Runs
@@ -26,12 +26,12 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
     return run_here(folder)
 
 
-def run_here(folder: CellFolder) -> str:
+def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
     """Run a cell on this rank; its state at the end."""
     from harness.cell import run_cell
     from harness.distributed import Place
 
-    return run_cell(Path(folder.path), Place.from_environment())
+    return run_cell(Path(folder.path), Place.from_environment(), site=site)
 
 
 def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:

@@ -138,7 +138,9 @@ def python(profile: Slurm) -> str:
 
 def _setup(profile: Slurm) -> list[str]:
     # Between Slurm 22.05 and 23.11 srun ignores --cpus-per-task of sbatch.
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in (CPU_ENVIRONMENT | profile.environment).items()]
+    threads = {"OMP_NUM_THREADS": str(profile.cpus)}
+    variables = CPU_ENVIRONMENT | threads | profile.environment
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     return [*profile.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *exports]
 
 

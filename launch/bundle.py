@@ -24,6 +24,7 @@ import submitit
 from submitit.helpers import DelayedSubmission
 
 from harness import environment
+from harness.config import Site
 from harness.folder import CellBusy, CellFolder
 from launch.cluster import Slurm
 
@@ -117,7 +118,7 @@ class Bundle:
         while running or (waiting and not told.signal):
             while waiting and len(running) < self.at_once and not told.signal:
                 slot = min(set(range(self.at_once)) - {child.slot for child in running})
-                running.append(_start(context, waiting.popleft(), place, slot))
+                running.append(_start(context, waiting.popleft(), place, slot, self.profile))
             wait([child.process.sentinel for child in running], POLL_SECONDS)
             for child in list(running):
                 if child.process.is_alive():
@@ -168,13 +169,13 @@ def _forkserver() -> ForkServerContext:
     return context
 
 
-def _start(context: ForkServerContext, folder: CellFolder, place: dict[str, Any], slot: int) -> Child:
-    process = context.Process(target=_run_cell, args=(folder.path, place, slot), name=folder.cell_id)
+def _start(context: ForkServerContext, folder: CellFolder, place: dict[str, Any], slot: int, site: Site) -> Child:
+    process = context.Process(target=_run_cell, args=(folder.path, place, slot, site), name=folder.cell_id)
     process.start()
     return Child(folder, process, slot)
 
 
-def _run_cell(path: Path, place: dict[str, Any], slot: int) -> None:
+def _run_cell(path: Path, place: dict[str, Any], slot: int, site: Site) -> None:
     """The life of a cell's process."""
     _die_with_parent()
     told = Told()
@@ -188,7 +189,7 @@ def _run_cell(path: Path, place: dict[str, Any], slot: int) -> None:
     from harness.distributed import Place
 
     try:
-        sys.exit(EXIT_CODES[run_cell(path, Place(**place), lambda: told.reason)])
+        sys.exit(EXIT_CODES[run_cell(path, Place(**place), lambda: told.reason, site)])
     except CellBusy as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODES["busy"])

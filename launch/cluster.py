@@ -7,8 +7,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.config import ConfigError, explain
-from harness.spec import Frozen
+from harness.config import ConfigError, Site, explain
 
 # glibc returns large blocks to the kernel on every free, and busy-waiting threads of one rank starve the other; both
 # slow a CPU rank down by a factor that depends on what else runs (NUMERICS section 4).
@@ -27,8 +26,8 @@ NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class Limits(Frozen):
-    """What every profile has."""
+class Limits(Site):
+    """What every profile has, and all that a cell is told of it."""
 
     timeout_min: PositiveFloat = 24 * 60
     """Time limit of a job in minutes; a cell that needs longer checkpoints before and goes on in the same job."""
@@ -79,7 +78,7 @@ class Slurm(Limits):
     ranks_per_node: PositiveInt = 1
     """Most ranks on one node; with GPUs, how many of them a node has."""
     cpus: PositiveInt = 4
-    """Processors of one rank, which are its threads as well."""
+    """Processors of one rank, and so many threads: of torch on a CPU, and by OMP_NUM_THREADS of every library."""
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "16G"
     """Main memory of one rank, with its unit: 16G, 500M."""
     cells_per_job: PositiveInt = 1

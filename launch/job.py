@@ -8,12 +8,15 @@ from types import FrameType
 import submitit
 from submitit.helpers import DelayedSubmission
 
+from harness.config import Site
+
 
 class CellJob:
     """Runs one cell; a job that is told to leave checkpoints on all ranks first and is requeued by rank 0."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, site: Site) -> None:
         self.folder = folder
+        self.site = site
         self._told_to_leave = False
 
     def __call__(self) -> str:
@@ -31,14 +34,14 @@ class CellJob:
             local_world_size=job.num_tasks,
             launch=f"{job.job_id}-{self._attempt()}",
         )
-        state = run_cell(self.folder, place, stop=lambda: "time limit (USR2)" if self._told_to_leave else "")
+        state = run_cell(self.folder, place, lambda: "time limit (USR2)" if self._told_to_leave else "", self.site)
         if state == "interrupted" and job.global_rank == 0 and callable(submitits_handler):
             submitits_handler(signal.SIGUSR2, None)
         return state
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit requeues: the same job, which resumes from the cell's own checkpoint."""
-        return DelayedSubmission(CellJob(self.folder))
+        return DelayedSubmission(CellJob(self.folder, self.site))
 
     def _leave(self, signum: int, frame: FrameType | None) -> None:
         self._told_to_leave = True

@@ -1,39 +1,46 @@
-"""What a plan costs before it runs: rank-hours from finished cells of the same shape.
+"""What a plan costs before it runs: rank-hours from finished cells of the same shape, else from short ones of it.
 
-Cells have the same shape if they compute the same for as long: all fields agree but the seed, the optimiser and the
-schedule. A cell that differs in nothing but its number of steps is priced by the step.
+    python -m launch grid demo --probe
+
+runs the short ones, one for each shape of which no cell has finished. Only training is cut short: a denoiser, which
+decides how many iterations a solve takes, and a baseline are run whole, for the grid needs them anyway.
 """
 
 import json
+import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
-from harness.config import Cell
+from harness.config import Cell, TrainCell, parse_cell
+from harness.folder import CellFolder
 from launch.runs import Runs
+from launch.timing import Course, Shape, Timing
 
-SHAPELESS = ("seed", "optimizer", "schedule", "operations")
+PROBE_STEPS = 6
+"""Fewest training steps of a probe, and of its warm-up if it has one: two at least of each kind."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What decides how long a cell takes."""
+class Finished:
+    """A finished cell, by which others are priced."""
 
-    fields: str
-    """Everything but the number of steps."""
-    steps: int
+    cell: Cell
+    folder: CellFolder
+    seconds: float
+    """Wall time of all attempts."""
 
-    @staticmethod
-    def of(cell: Mapping[str, Any]) -> "Shape":
-        """The shape of a cell's JSON."""
-        fields = {key: value for key, value in cell.items() if key not in SHAPELESS}
-        fields["data"] = {key: value for key, value in fields["data"].items() if key != "root"}
-        steps = fields.pop("steps", 0)
-        if cell["kind"] == "pretrain":
-            steps = fields["pretraining"]["steps"]
-            fields["pretraining"] = None
-        return Shape(json.dumps(fields, sort_keys=True), steps)
+    @cached_property
+    def shape(self) -> Shape:
+        """Its shape."""
+        return Shape.of(self.cell)
+
+    @cached_property
+    def timing(self) -> Timing:
+        """How long its parts took; reads its record."""
+        return Timing.of(self.cell, self.folder.events())
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Price:
     """Wall time of each cell whose shape is known."""
     rank_hours: float
     """Of those: ranks times time, which is GPU-hours where every rank has a GPU."""
-    unknown: list[str]
+    unknown: list[Cell]
     """Cells of a shape of which none has finished yet."""
 
     def finish_hours(self, at_once: int) -> float:
@@ -53,35 +60,63 @@ class Price:
         return max(longest, sum(self.seconds.values()) / at_once) / 3600
 
 
-def price(cells: Sequence[Cell], known: Iterable[tuple[Shape, float]]) -> Price:
-    """Price cells by the median of what finished ones of their shape took, in seconds."""
+def price(cells: Sequence[Cell], known: Iterable[Finished]) -> Price:
+    """Price cells by the median of what finished ones took that do the same, else by the parts of the longest one."""
     whole: dict[Shape, list[float]] = {}
-    by_step: dict[str, list[float]] = {}
-    for shape, seconds in known:
-        whole.setdefault(shape, []).append(seconds)
-        if shape.steps:
-            by_step.setdefault(shape.fields, []).append(seconds / shape.steps)
-    estimates = {}
+    longest: dict[str, Finished] = {}
+    for one in sorted(known, key=lambda one: one.seconds):
+        whole.setdefault(one.shape, []).append(one.seconds)
+        longest[one.shape.fields] = one
+    seconds = {}
     for cell in cells:
-        shape = Shape.of(cell.to_json())
+        shape = Shape.of(cell)
         if shape in whole:
-            estimates[cell.cell_id] = statistics.median(whole[shape])
-        elif shape.fields in by_step:
-            estimates[cell.cell_id] = statistics.median(by_step[shape.fields]) * shape.steps
-    rank_seconds = sum(estimates[cell.cell_id] * cell.world_size for cell in cells if cell.cell_id in estimates)
-    unknown = [cell.cell_id for cell in cells if cell.cell_id not in estimates]
-    return Price(estimates, rank_seconds / 3600, unknown)
+            seconds[cell.cell_id] = statistics.median(whole[shape])
+        elif shape.fields in longest:
+            with suppress(ValueError):  # a record that other code has written
+                seconds[cell.cell_id] = longest[shape.fields].timing.seconds(shape)
+    rank_seconds = sum(seconds[cell.cell_id] * cell.world_size for cell in cells if cell.cell_id in seconds)
+    return Price(seconds, rank_seconds / 3600, [cell for cell in cells if cell.cell_id not in seconds])
 
 
-def finished_shapes(runs: Runs) -> list[tuple[Shape, float]]:
-    """The shape and the wall time of every finished cell of a runs directory."""
+def finished_cells(runs: Runs) -> list[Finished]:
+    """Every finished cell of a runs directory that this code can read."""
     found = []
     for path in (runs.root / "cells").glob("*/status.json"):
         status = json.loads(path.read_text(encoding="utf-8"))
         if status["state"] == "finished" and status.get("seconds"):
-            cell = json.loads(path.with_name("cell.json").read_text(encoding="utf-8"))
-            found.append((Shape.of(cell), status["seconds"]))
+            folder = CellFolder(path.parent)
+            with suppress(ValueError):  # a cell that other code has written
+                found.append(Finished(folder.cell(), folder, status["seconds"]))
     return found
+
+
+def probes(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell of each shape, its training cut short, and before it the denoiser that it starts from."""
+    shapes = {Shape.of(cell).fields: cell for cell in reversed(list(cells))}
+    chosen = [_shortened(cell) for cell in reversed(shapes.values())]
+    ordered = [cell for probe in chosen for cell in (probe.needs, probe) if cell is not None]
+    return list({cell.cell_id: cell for cell in ordered}.values())
+
+
+def _shortened(cell: Cell) -> Cell:
+    """A training that takes each kind of step some times, the first of which does not count; else the cell itself."""
+    if not isinstance(cell, TrainCell):
+        return cell
+    course, fields = Course.of(cell), cell.to_json()
+    refresh_every = min(2, course.refresh_every)
+    turn = course.batches * refresh_every
+    part = math.ceil(PROBE_STEPS / turn) * turn
+    warm_up = part if course.warm_up else 0
+    steps = warm_up + part
+    if steps >= cell.steps:
+        return cell
+    fields |= {"warm_up": warm_up, "steps": steps, "evaluate_every": steps}
+    if cell.pool:
+        fields["pool"] |= {"refresh_every": refresh_every}
+    if cell.fidelity:
+        fields["fidelity"] |= {"every": None}
+    return parse_cell(fields)
 
 
 def describe_price(priced: Price, at_once: int) -> str:
@@ -94,8 +129,9 @@ def describe_price(priced: Price, at_once: int) -> str:
             "from what finished cells of their shape took"
         )
     if priced.unknown:
+        shapes = {Shape.of(cell).fields for cell in priced.unknown}
         lines.append(
-            f"{len(priced.unknown)} cells have a shape of which none has finished: to price them, launch the same with "
-            "name=probe steps=5 pretraining.steps=5 seed=0 before"
+            f"no price yet for {len(priced.unknown)} cells of {len(shapes)} shapes of which none has finished; "
+            "--probe runs a short one of each"
         )
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
 from launch.cluster import Profile, Slurm
 from launch.grid import Grid
-from launch.price import describe_price, finished_shapes, price
+from launch.price import Price, describe_price, finished_cells, price, probes
 from launch.runs import Runs
 from launch.status import read_table
 
@@ -27,8 +27,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.enqueue import check, enqueue
 
         check(grid.name, cells, profile)
-        runs.require_space()
-        runs.write_plan(grid, cells)
+        _write_plan(runs, grid, cells)
         enqueue(runs, grid.name, cells, profile, console)
         console.print(f"python -m launch status {grid.name} --watch")
         return 0
@@ -37,8 +36,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
     if short and profile.executor == "local" and not profile.gpus:
         raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
-    runs.require_space()
-    runs.write_plan(grid, cells)
+    _write_plan(runs, grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
     console.print(f"{grid.name}: {len(folders)} cells, {len(folders) - len(unfinished)} finished before")
@@ -46,7 +44,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.alone import run_here
 
         for folder in unfinished:
-            run_here(folder)
+            run_here(folder, profile)
     elif unfinished:
         from launch.submit import run_locally
 
@@ -55,11 +53,36 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 
 
+def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
+    """Run a short cell of each shape that has no price, then say what the grid costs, as far as that is known by then.
+
+    The exit code is that of the short ones.
+
+    Raises:
+        ConfigError: they do not fit the cluster.
+    """
+    short_ones = plan_probes(runs, grid, cells)
+    code = launch(runs, *short_ones, profile, console) if short_ones[1] else 0
+    console.print(describe_price(price_unfinished(runs, cells), _at_once(cells, profile)), soft_wrap=True)
+    return code
+
+
+def plan_probes(runs: Runs, grid: Grid, cells: list[Cell]) -> tuple[Grid, list[Cell]]:
+    """One short cell for each shape of the grid that has no price, as a grid of their own."""
+    return Grid(name=f"{grid.name}-probe"), probes(price_unfinished(runs, cells).unknown)
+
+
+def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
+    """What is left to run is expected to cost."""
+    left = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
+    return price(left, finished_cells(runs))
+
+
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
     """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("cell", "state", "ranks", "steps", "evaluations of T, at most"):
-        shown.add_column(column, no_wrap=True)
+        shown.add_column(column, overflow="fold")
     states = {cell.cell_id: runs.cell(cell.cell_id).status().state for cell in cells}
     unfinished = [cell for cell in cells if states[cell.cell_id] != "finished"]
     for cell in cells[:CELLS_SHOWN]:
@@ -70,9 +93,16 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     counts = ", ".join(f"{count} {state}" for state, count in Counter(states.values()).items())
     work = sum(map(_evaluations, unfinished))
     total = f"{grid.name}: {len(cells)} cells ({counts}); at most {work:,} evaluations of T left to run"
-    priced = price(unfinished, finished_shapes(runs))
+    priced = price(unfinished, finished_cells(runs))
     scripts = _scripts(runs, grid, unfinished, profile) if isinstance(profile, Slurm) else []
     return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
+
+
+def _write_plan(runs: Runs, grid: Grid, cells: list[Cell]) -> None:
+    """Write down what is about to run, and what it is expected to take."""
+    runs.require_space()
+    runs.write_plan(grid, cells)
+    runs.write_estimates(grid.name, price_unfinished(runs, cells).seconds)
 
 
 def _at_once(cells: list[Cell], profile: Profile) -> int:

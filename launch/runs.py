@@ -2,6 +2,7 @@
 
 runs/cells/CELL_ID/        one directory a cell, shared by every grid that has it
 runs/grids/GRID/grid.json  the declared grid and the ids of its cells
+runs/grids/GRID/estimates.json  seconds that each cell was expected to take when it was launched
 runs/data/                 decoded pictures
 runs/mlflow.db, runs/mlartifacts/
 """
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +64,20 @@ class Runs:
             self.cell(cell.cell_id).plan(cell)
         content = {"grid": grid.model_dump(mode="json"), "cells": [cell.cell_id for cell in cells]}
         write_atomically(self.grid_folder(grid.name) / "grid.json", json.dumps(content, indent=1))
+
+    def write_estimates(self, grid: str, seconds: Mapping[str, float]) -> None:
+        """Add what cells are expected to take; of a cell launched before, the first estimate stays."""
+        if seconds:
+            known = {**seconds, **self.estimates(grid)}
+            write_atomically(self.grid_folder(grid) / "estimates.json", json.dumps(known, indent=1))
+
+    def estimates(self, grid: str) -> dict[str, float]:
+        """Wall time in seconds that cells of a grid were expected to take; a cell of unknown shape has none."""
+        try:
+            found: dict[str, float] = json.loads((self.grid_folder(grid) / "estimates.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
 
     def cells_of(self, grid: str) -> list[CellFolder]:
         """The cells of a planned grid.

@@ -24,6 +24,7 @@ COLOURS: dict[Shown, str] = {
 }  # fmt: skip
 ROWS_SHOWN = 60
 """Of a larger grid the most interesting cells are shown: in the order of the colours above."""
+BAR_WIDTH = 10
 PATIENCE_SECONDS = 5.0
 WATCH_SECONDS = 2.0
 
@@ -113,17 +114,21 @@ def table(rows: Sequence[Row]) -> Group:
     """One line a cell, the count of each state, and in full why cells failed."""
     order = list(COLOURS)
     most = sorted(rows, key=lambda row: order.index(row.state))[:ROWS_SHOWN] if len(rows) > ROWS_SHOWN else rows
-    columns = ["cell", "state", "progress", "step", "left", *(["queue"] if any(row.queue for row in most) else [])]
+    # What a failed cell says stands below the table.
+    said = {row.cell_id: {"queue": row.queue, "message": "" if row.state == "failed" else row.message} for row in most}
+    words = [column for column in ("queue", "message") if any(one[column] for one in said.values())]
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (*columns, "message"):
-        shown.add_column(column, no_wrap=column != "queue")
+    shown.add_column("cell", overflow="fold")
+    for column in ("state", "progress", "step", "left"):
+        shown.add_column(column, no_wrap=True)
+    for column in words:
+        shown.add_column(column)
     for row in most:
-        bar = ProgressBar(total=row.steps, completed=row.step, width=20) if row.steps else ""
+        bar = ProgressBar(total=row.steps, completed=row.step, width=BAR_WIDTH) if row.steps else ""
         step = f"{row.step}/{row.steps}" if row.steps else ""
         state = f"[{COLOURS[row.state]}]{row.state}[/]"
-        queue = [escape(row.queue)] if "queue" in columns else []
-        message = "" if row.state == "failed" else escape(row.message)
-        shown.add_row(row.cell_id, state, bar, step, duration(row.seconds_left), *queue, message)
+        others = [escape(said[row.cell_id][column]) for column in words]
+        shown.add_row(row.cell_id, state, bar, step, duration(row.seconds_left), *others)
     counts = Counter(row.state for row in rows)
     line = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
     more = f"  ({len(most)} shown; choose others by --where)" if len(most) < len(rows) else ""

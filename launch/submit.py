@@ -110,7 +110,7 @@ def _start(folder: CellFolder, ranks: int, profile: Local) -> submitit.Job[str]:
         signal_delay_s=profile.signal_delay_s,
     )
     with submitit.helpers.environment_variables(**CPU_ENVIRONMENT):
-        return executor.submit(CellJob(folder.path))
+        return executor.submit(CellJob(folder.path, profile))
 
 
 @contextmanager

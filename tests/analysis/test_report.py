@@ -15,6 +15,7 @@ from analysis.fidelity import contraction_frame, contraction_table, gradient_fra
 from analysis.final import final_frame, final_table
 from analysis.findings import findings
 from analysis.load import load
+from analysis.price import price_frame, price_table
 from analysis.report import Report, show, to_html
 from analysis.scaling import scaling_frame, scaling_table
 from harness.command import run_app
@@ -43,7 +44,8 @@ def built(runs: Runs) -> Report:
     final = final_table(data, final_frame(data))
     found = findings(data, accuracy, cost, contraction, gradients)
     scaling = scaling_table(data, scaling_frame(data))
-    return Report(data, found, tables[0], final, tables[1], *measured, scaling, [], [])
+    price = price_table(data, price_frame(data))
+    return Report(data, found, tables[0], final, tables[1], *measured, scaling, price, [], [])
 
 
 def test_report_is_written_printed_and_self_contained(

@@ -1,7 +1,10 @@
 """Splits, noise, sample orders, and what a broken folder says."""
 
+import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +30,45 @@ def test_several_processes_may_decode_at_the_same_time(tmp_path: Path) -> None:
     with ProcessPoolExecutor(4) as pool:
         assert len(set(pool.map(_load_sum, [tmp_path] * 4))) == 1
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".npy"]
+
+
+def _staged_file(folders: tuple[Path, str]) -> str:
+    pixels = load(SPEC, *folders).pixels
+    assert isinstance(pixels, np.memmap)
+    return str(pixels.filename)
+
+
+def test_a_node_copies_the_pictures_once_to_its_own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAST", str(tmp_path / "fast"))
+    (tmp_path / "fast").mkdir()
+    with ProcessPoolExecutor(4) as pool:
+        (staged,) = set(pool.map(_staged_file, [(tmp_path / "cache", "$FAST")] * 4))
+    copy = Path(staged)
+    assert copy.parent.parent == tmp_path / "fast"
+    original = tmp_path / "cache" / "pictures-two-sizes-chelsea-32.npy"
+    assert copy.read_bytes() == original.read_bytes()
+    assert sorted(path.suffix for path in copy.parent.iterdir()) == [".lock", ".npy"]
+    os.utime(original, ns=(1, 1))
+    assert _staged_file((tmp_path / "cache", "$FAST")) != staged, "decoded anew, copied anew"
+
+
+@pytest.mark.parametrize("why", ["is not set", "No such file", "No space left", "Not a directory"])
+def test_without_room_on_the_node_the_pictures_are_read_where_they_lie(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "fast"
+    stage = "/tmp/$NO_SUCH_VARIABLE" if why == "is not set" else str(folder)
+    if why == "No space left":
+        folder.mkdir()
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    if why == "Not a directory":
+        folder.write_text("a file")
+    assert _staged_file((tmp_path / "cache", stage)).startswith(str(tmp_path / "cache"))
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"stage: {stage} on ")
+    assert why in said
+    assert not list(folder.rglob("*.npy"))
 
 
 def test_no_test_pixel_is_trained_on(tmp_path: Path) -> None:

@@ -53,6 +53,10 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
     done = launch("grid", "demo", "--dry-run", "--runs", str(tmp_path / "runs"))
     assert done.returncode == 0
     assert "14 cells (14 planned)" in done.stdout
+    assert "no price yet for 14 cells of 14 shapes" in done.stdout
+    assert not list(tmp_path.iterdir())
+    done = launch("grid", "demo", "--dry-run", "--probe", "--runs", str(tmp_path / "runs"))
+    assert "demo-probe: 14 cells (14 planned)" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

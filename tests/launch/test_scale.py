@@ -72,6 +72,7 @@ def test_the_status_command_answers_for_a_thousand_cells_in_1_s(runs: Runs) -> N
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "1008 cells" in done.stdout, done.stderr
+    assert done.stdout.endswith("\n")
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "mlflow", "pandas", "submitit"}

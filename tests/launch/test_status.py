@@ -14,9 +14,9 @@ def job(state: str, reason: str = "", nodes: str = "") -> Job:
     return Job("7_1", state, reason, nodes)
 
 
-def shown(rows: list[Row]) -> str:
+def shown(rows: list[Row], width: int = 200) -> str:
     text = StringIO()
-    Console(file=text, width=200).print(table(rows))
+    Console(file=text, width=width).print(table(rows))
     return text.getvalue()
 
 
@@ -63,3 +63,27 @@ def test_of_a_large_grid_the_failed_cells_are_shown_and_all_are_counted() -> Non
     assert "[red] herring" in text
     assert "1000 cells  1 failed  999 finished" in text
     assert text.count("\n") < ROWS_SHOWN + 5
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_terminal_of_80_columns_shows_every_cell_id_in_full_and_no_empty_column(waits: bool) -> None:
+    names = [f"de-admm_implicit_cosine_s0-{digest}" for digest in ("1a2b3c4d", "9f8e7d6c")]
+    written = CellStatus(state="interrupted", step=100, steps=10000)
+    rows = [Row.of(name, written, job("PENDING", "BeginTime") if waits else None) for name in names]
+    text = shown(rows, width=80)
+    head, *lines = text.splitlines()
+    assert "message" not in head
+    assert ("queue" in head) == waits
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    first = "".join(line.split(" ")[0] for line in lines[:-1])
+    assert first == "".join(names)
+    assert all(len(line) <= 80 for line in lines)
+    assert ("pending" in text) == waits
+
+
+def test_what_cells_say_has_a_column_where_one_says_something() -> None:
+    rows = [
+        Row.of(name, CellStatus(state="running", message=said), None) for name, said in (("a", ""), ("b", "tuning"))
+    ]
+    assert "message" in shown(rows).splitlines()[0]
+    assert "tuning" in shown(rows)

@@ -45,17 +45,17 @@ def main() -> int:
         yaml.safe_dump(SITE, site)
         site.flush()
         console.print(f"export SLURM_CONF={cluster.root}/slurm.conf", highlight=False)
-        console.print(cluster.run("sinfo"), highlight=False)
+        console.print(cluster.run("sinfo"), highlight=False, end="")
         command = ["grid", "demo", *SMALL, "--cluster", site.name, "--runs", str(RUNS)]
         subprocess.run([sys.executable, "-m", "launch", *command], check=True)
         folders = Runs(RUNS).cells_of("demo")
-        with Live(console=console, refresh_per_second=1) as live:
+        with Live(console=console, refresh_per_second=1, transient=True) as live:
             while Submissions(Runs(RUNS)).living([folder.cell_id for folder in folders]):
                 live.update(read_table(Runs(RUNS), folders))
                 time.sleep(WATCH_SECONDS)
-            live.update(read_table(Runs(RUNS), folders))
+        console.print(read_table(Runs(RUNS), folders))
         columns = "jobid,jobname%24,state,elapsed,nodelist"
-        console.print(cluster.run("sacct", "--allocations", f"--format={columns}"), highlight=False)
+        console.print(cluster.run("sacct", "--allocations", f"--format={columns}"), highlight=False, end="")
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 
 

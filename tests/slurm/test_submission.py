@@ -11,8 +11,9 @@ import yaml
 
 from harness.folder import CellFolder
 from launch.runs import Runs
+from tests.conftest import tiny_cell
 from tests.slurm.cluster import Cluster, wait_until
-from tests.slurm.helpers import PROFILE, all_finished
+from tests.slurm.helpers import PROFILE, all_finished, send, with_needed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE = 200.0
@@ -183,6 +184,38 @@ def test_a_cell_that_always_fails_is_tried_again_and_then_left(cluster: Cluster,
     assert [(row["state"], row["queue"].partition(" ")[0]) for row in rows] == [
         ("failed", "failed"), ("planned", "cancelled"),
     ]  # fmt: skip
+
+
+def test_probes_are_sent_like_any_cells_and_price_the_grid_once_they_have_finished(
+    cluster: Cluster, site: Path
+) -> None:
+    changes = ["steps=60", "warm_up=0", "evaluate_every=20"]
+    sent = launch_grid(site, *changes, "--probe")
+    assert "3 cells sent, 0 were queued" in sent.stdout, sent.stderr
+    assert "no price yet for 3 cells of 3 shapes" in sent.stdout
+    probed = Runs(site / "runs").cells_of("test-probe")
+    wait_until(lambda: all_finished(probed), "the probes do not finish", PATIENCE)
+    assert [folder.status().steps for folder in probed] == [4, 6, 6]
+    shown = launch_grid(site, *changes, "--dry-run").stdout
+    assert "rank-hours (GPU-hours on GPUs) for 2 cells" in shown
+    assert "no price" not in shown
+    assert launch_grid(site, *changes).returncode == 0
+    trained = {folder.cell_id for folder in cells(site) if folder.cell().kind == "train"}
+    assert Runs(site / "runs").estimates("test").keys() == trained
+
+
+def test_a_site_stages_pictures_on_its_nodes_and_decides_on_checkpoints(cluster: Cluster, tmp_path: Path) -> None:
+    fast = tmp_path / "fast"
+    fast.mkdir()
+    options = {"checkpoint_every": 1, "keep_checkpoints": 1}
+    variables = {"FAST": str(fast), "OMP_NUM_THREADS": "1"}
+    cell = tiny_cell(steps=8, world_size=2, operations={"checkpoint_every": 4, "keep_checkpoints": 5})
+    folders = send(Runs(tmp_path / "runs"), with_needed([cell]), stage="$FAST", environment=variables, **options)
+    wait_until(lambda: all_finished(folders), "the cells do not finish", PATIENCE)
+    assert len(list(fast.glob("*/*.npy"))) == 1
+    for folder in folders:
+        assert len(list(folder.checkpoints.glob("*.pt"))) == 2
+        assert "stage: " not in "".join(path.read_text() for path in folder.path.glob("logs/*"))
 
 
 def test_the_doctor_holds_a_profile_against_the_cluster(cluster: Cluster, site: Path) -> None:
