@@ -149,8 +149,10 @@ class Cluster:
 
     def reset(self, timeout: float = 300.0) -> None:
         """Cancel every job and wait until all nodes are idle."""
-        for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
-            self.run("scancel", *arguments, "--user", self._user, check=False)
+        # Asked to cancel jobs that have ended, scancel tries again for two minutes.
+        if self.run("squeue", "--noheader").strip():
+            for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
+                self.run("scancel", *arguments, "--user", self._user, check=False)
         self.power_on()
         try:
             wait_until(self._is_quiet, "the cluster does not become quiet", timeout)
