@@ -264,6 +264,8 @@ def ui(
 
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    # Without the parameter MLflow shows what it has for language models, and no run.
+    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
     os.execv(sys.executable, [*command, "--backend-store-uri", Runs(runs).tracking_uri])
 
 
