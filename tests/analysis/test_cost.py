@@ -50,7 +50,7 @@ def test_short_training_still_has_a_time(runs: Runs) -> None:
 
 
 def test_phases_add_up_and_jfb_has_no_adjoint_solve(runs: Runs) -> None:
-    found = frame(runs, "model=de-hqs")
+    found = frame(runs, "model=de-hqs", "global_batch_size=4", "pool.size=8")
     assert found.loc["de-hqs jfb", "seconds_adjoint_solve_max"] == 0
     assert found.loc["de-hqs implicit", "seconds_adjoint_solve_median"] == pytest.approx(0.12)
     assert found.loc["de-hqs implicit", "adjoint_nfe"] == 18

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
     "data.image_size=32", "data.test_images=4", "data.train_images=32", "data.validation_images=4",
     "network.depth=3", "network.width=8", "solver.max_steps=5", "steps=6", "warm_up=0", "pretraining.steps=4",
-    "pool.size=8", "operations.checkpoint_every=2", "evaluate_every=6",
+    "optimizer.lr=0.001", "global_batch_size=4", "pool.size=8", "operations.checkpoint_every=2", "evaluate_every=6",
 ]  # fmt: skip
 
 
