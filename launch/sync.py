@@ -38,7 +38,13 @@ def sync_once(runs: Runs, grid: str) -> int:
     experiment = _experiment(client, runs, grid)
     known = {run.data.tags.get("jfbench.cell_id", ""): run for run in _all_runs(client, experiment)}
     parent = known.get("") or client.create_run(experiment, run_name=grid, tags={"jfbench.grid": grid})
-    return sum(_sync_cell(client, parent, known.get(folder.cell_id), folder) for folder in runs.cells_of(grid))
+    folders = runs.cells_of(grid)
+    news = sum(_sync_cell(client, parent, known.get(folder.cell_id), folder) for folder in folders)
+    done = all(folder.status().state == "finished" for folder in folders)
+    status = "FINISHED" if done else "RUNNING"
+    if parent.info.status != status:
+        (client.set_terminated if done else client.update_run)(parent.info.run_id, status)
+    return news
 
 
 def sync_until_closed(runs: Runs, grid: str) -> None:

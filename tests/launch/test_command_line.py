@@ -87,6 +87,7 @@ def test_a_grid_from_nothing_to_mlflow_and_a_second_time(tmp_path: Path) -> None
     assert experiment is not None
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert len(found) == 4
+    assert found["demo"].info.status == "FINISHED"
     trained = next(run for name, run in found.items() if name.startswith("de-prox"))
     assert trained.info.status == "FINISHED"
     assert trained.data.tags["mlflow.parentRunId"] == found["demo"].info.run_id
