@@ -74,9 +74,10 @@ def train(
 def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -> None:
     """Have DistributedDataParallel lay out its buckets, which it does for good after its first backward pass.
 
-    The layout decides in which order ranks are summed: a step after a resume has to find what it would have found.
+    The layout decides in which order ranks are summed: a step after a resume has to find what it would have found. So
+    the gradient is of the same kind at every start: that of the warm-up, or the method's own where there is none.
     """
     d = task.measure(batch)
-    output = model(d, None, task.order.draws(step).to(d.device), None, True)
+    output = model(d, None, task.order.draws(step).to(d.device), None, task.warm_up > 0)
     (task.loss(output.image, batch.images) + output.penalty).backward()
     task.optimizer.zero_grad()
