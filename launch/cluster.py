@@ -51,9 +51,15 @@ class Local(Limits):
     executor: Literal["local", "debug"] = "local"
     """local: submitit's local executor, one process a rank; debug: in this process, one rank, for a debugger."""
     ranks: NonNegativeInt = 0
-    """Ranks that may run at once; 0 takes the number of processors."""
+    """Ranks that may run at once, with equal shares of the processors; 0 takes the number of processors."""
     gpus: bool = False
-    """One GPU for each rank."""
+    """One GPU for each rank; ranks is then the number of GPUs to use."""
+
+    @model_validator(mode="after")
+    def _gpus_are_counted(self) -> Self:
+        if self.gpus and not self.ranks:
+            raise PydanticCustomError("choice", "ranks 0 does not say how many GPUs this machine has (gpus is true)")
+        return self
 
 
 class Slurm(Limits):

@@ -14,9 +14,10 @@ from harness.config import Site
 class CellJob:
     """Runs one cell; a job that is told to leave checkpoints on all ranks first and is requeued by rank 0."""
 
-    def __init__(self, folder: Path, site: Site) -> None:
+    def __init__(self, folder: Path, site: Site, threads: int) -> None:
         self.folder = folder
         self.site = site
+        self.threads = threads
         self._told_to_leave = False
 
     def __call__(self) -> str:
@@ -33,6 +34,7 @@ class CellJob:
             local_rank=job.local_rank,
             local_world_size=job.num_tasks,
             launch=f"{job.job_id}-{self._attempt()}",
+            threads=self.threads,
         )
         state = run_cell(self.folder, place, lambda: "time limit (USR2)" if self._told_to_leave else "", self.site)
         if state == "interrupted" and job.global_rank == 0 and callable(submitits_handler):
@@ -41,7 +43,7 @@ class CellJob:
 
     def checkpoint(self) -> DelayedSubmission:
         """What submitit requeues: the same job, which resumes from the cell's own checkpoint."""
-        return DelayedSubmission(CellJob(self.folder, self.site))
+        return DelayedSubmission(CellJob(self.folder, self.site, self.threads))
 
     def _leave(self, signum: int, frame: FrameType | None) -> None:
         self._told_to_leave = True

@@ -36,6 +36,9 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
     if short and profile.executor == "local" and not profile.gpus:
         raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
+    largest = max((cell.world_size for cell in cells), default=1)
+    if profile.gpus and largest > profile.ranks:
+        raise ConfigError(f"world_size: {largest} needs as many GPUs, and this --cluster has ranks: {profile.ranks}")
     _write_plan(runs, grid, cells)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]

@@ -30,7 +30,7 @@ class Running:
     """A cell whose job was started."""
 
     folder: CellFolder
-    ranks: int
+    slots: list[int]
     since: float
     job: submitit.Job[str]
 
@@ -41,21 +41,22 @@ class Queue:
 
     waiting: list[CellFolder]
     capacity: int
-    """Ranks that may run at once."""
+    """Ranks that may run at once: as many slots, each with a share of the processors, or a GPU."""
     running: list["Running"] = field(default_factory=list)
 
-    def startable(self) -> Iterator[tuple[CellFolder, int]]:
-        """Cells that can start now, with their number of ranks, in order."""
-        free = self.capacity - sum(job.ranks for job in self.running)
+    def startable(self) -> Iterator[tuple[CellFolder, list[int]]]:
+        """Cells that can start now, with the slots of their ranks, in order."""
+        taken = {slot for running in self.running for slot in running.slots}
+        free = [slot for slot in range(self.capacity) if slot not in taken]
         for folder in list(self.waiting):
             cell = folder.cell()
             needed = [cell.needs.cell_id] if cell.needs else []
             ready = all(folder_of(folder, name).status().state == "finished" for name in needed)
-            fits = cell.world_size <= free or not self.running
+            fits = cell.world_size <= len(free) or not self.running
             if ready and fits:
                 self.waiting.remove(folder)
-                free -= cell.world_size
-                yield folder, cell.world_size
+                slots, free = free[: cell.world_size], free[cell.world_size :]
+                yield folder, slots
 
     def settle(self) -> None:
         """Forget jobs that have ended; one that never came to write its status failed."""
@@ -90,8 +91,9 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
         try:
             while queue.waiting or queue.running:
                 queue.settle()
-                for folder, ranks in queue.startable():
-                    queue.running.append(Running(folder, ranks, time.time(), _start(folder, ranks, profile)))
+                for folder, slots in queue.startable():
+                    job = _start(folder, slots, queue.capacity, profile)
+                    queue.running.append(Running(folder, slots, time.time(), job))
                 if queue.waiting and not queue.running:
                     return  # what is left waits for a cell that failed
                 live.update(table(read_rows_without_scheduler(folders)))
@@ -101,16 +103,19 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
                 running.job.cancel()
 
 
-def _start(folder: CellFolder, ranks: int, profile: Local) -> submitit.Job[str]:
+def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) -> submitit.Job[str]:
+    ranks = folder.cell().world_size
+    threads = max(1, (os.cpu_count() or 1) // max(capacity, ranks))
     executor = submitit.LocalExecutor(folder=folder.path / "logs")
     executor.update_parameters(
         tasks_per_node=ranks,
         timeout_min=profile.timeout_min,
-        gpus_per_node=ranks if profile.gpus else 0,
+        gpus_per_node=len(slots) if profile.gpus else 0,
+        visible_gpus=slots,
         signal_delay_s=profile.signal_delay_s,
     )
-    with submitit.helpers.environment_variables(**CPU_ENVIRONMENT):
-        return executor.submit(CellJob(folder.path, profile))
+    with submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads)):
+        return executor.submit(CellJob(folder.path, profile, threads))
 
 
 @contextmanager
