@@ -228,10 +228,11 @@ class Cluster:
         uid, gid = os.getuid(), os.getgid()
         as_user = ["unshare", "--user", f"--map-user={uid}", f"--map-group={gid}"] if uid else []
         slurmd = " ".join([*as_user, "slurmd", "-D", "-N", node])
+        # The shell stays, as the node's init: a job is over only when somebody has reaped the orphans it left.
         self._spawn(
             node, "unshare", *(["--map-root-user"] if uid else []), "--uts", "--mount", "--propagation", "private",
             "--pid", "--fork", "--kill-child", "--mount-proc",
-            "sh", "-c", f"hostname {node} && mount --bind {self.root}/hosts /etc/hosts && exec {slurmd}",
+            "sh", "-c", f"hostname {node} && mount --bind {self.root}/hosts /etc/hosts && {slurmd} & wait $!",
         )  # fmt: skip
 
     def _spawn(self, name: str, *command: str) -> None:

@@ -15,13 +15,15 @@ from mlflow import MlflowClient
 
 from harness.config import Cell, parse_cell
 from harness.folder import CellFolder
+from harness.record import Start
 from launch.runs import Runs
 from tests.conftest import tiny_cell
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
 
 PATIENCE = 800.0
-Fault = Callable[[CellFolder], None]
+Fault = tuple[str, Callable[[CellFolder], None]]
+"""What the attempt's reason to end says of it (of a lost node nobody can say anything), and what does it."""
 
 
 def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
@@ -41,26 +43,26 @@ def grid() -> list[Cell]:
     cells = [LONG]
     cells += [trained(1, model, backprop, 80) for model in models[1:] for backprop in ("jfb", "phantom", "neumann")]
     cells += [trained(2, model, "jfb", 60) for model in models]
-    cells += [trained(4, "de-hqs", "jfb", 60), trained(4, "de-admm", "jfb", 60)]
+    cells += [trained(4, "de-hqs", "jfb", 40), trained(4, "de-admm", "jfb", 40)]
     baselines = ("degraded", "direct-inverse", "tikhonov", "gradient-descent", "total-variation")
     data = cells[0].data
     scored = [parse_cell({"kind": "baseline", "baseline": name, "data": data}) for name in baselines]
     return with_needed([*scored, *cells])
 
 
-def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> list[CellFolder]:
-    """Hit a cell of so many ranks by each fault, as soon as one trains and has a checkpoint; the cells hit."""
-    hit: list[CellFolder] = []
+def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> dict[CellFolder, str]:
+    """Hit a cell of so many ranks by each fault, as soon as one trains and has a checkpoint; what its reason says."""
+    hit: dict[CellFolder, str] = {}
     ranks = {folder: folder.cell().world_size for folder in folders}
     deadline = time.monotonic() + PATIENCE
     while any(faults.values()):
         assert time.monotonic() < deadline, f"no cell trains for {faults}"
         for folder in folders:
             status, pending = folder.status(), faults[ranks[folder]]
-            trains = status.state == "running" and 7 <= status.step < status.steps - 15
+            trains = status.state == "running" and 10 <= status.step < status.steps - 15
             if pending and trains and folder not in hit:
-                pending.pop(0)(folder)
-                hit.append(folder)
+                hit[folder], fault = pending.pop(0)
+                fault(folder)
         time.sleep(0.1)
     return hit
 
@@ -132,8 +134,9 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
 
     (long,) = [folder for folder in training if folder.cell() == LONG]
     others = [folder for folder in training if folder != long]
-    hit = disturb([long], {1: [shorten]})
-    hit += disturb(others, {1: [power_off, requeue], 2: [kill], 4: [preempt]})
+    killed = "rank 1 was killed by SIGKILL on node"
+    hit = disturb([long], {1: [("USR2", shorten)]})
+    hit |= disturb(others, {1: [("", power_off), ("TERM", requeue)], 2: [(killed, kill)], 4: [("USR2", preempt)]})
     cluster.power_on()
     cluster.run("scontrol", "update", f"jobid={job_id(runs, long)}", "timelimit=60")
     with tracking_server(tmp_path, port):
@@ -144,8 +147,13 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
     for one, other in zip(folders, quiet, strict=True):
         if one.cell().kind != "baseline":
             assert_same_result(one, other)
-    for disturbed in hit:
-        assert disturbed.newest_attempt >= 1, disturbed.cell_id
+    for disturbed, said in hit.items():
+        starts = [event for event in disturbed.events() if isinstance(event, Start)]
+        assert len(starts) >= 2, (disturbed.cell_id, said)
+        assert starts[-1].resumed_from >= 7, (disturbed.cell_id, said)
+        assert starts[-1].environment["cuda_visible_devices"]
+        reasons = [ended.reason for ended in disturbed.exits().values()]
+        assert not said or any(said in reason for reason in reasons), (disturbed.cell_id, said, reasons)
     assert_every_step_is_in_mlflow_once(f"sqlite:///{tmp_path}/mlflow.db", folders)
 
 
