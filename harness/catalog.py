@@ -259,7 +259,7 @@ class MapSpec(Spec):
 
     iterated: ClassVar[bool] = True
     """False where T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
-    damping: float = Field(0.7, gt=0, le=1)
+    damping: float = Field(0.45, gt=0, le=1)
     """theta in (1 - theta) x + theta T(x); it moves no fixed point and keeps negative eigenvalues off -1; 1: none."""
 
 
@@ -269,7 +269,7 @@ class DeGrad(MapSpec):
     target = "harness.maps:DeGrad"
     name: Literal["de-grad"] = "de-grad"
     step_size: PositiveFloat = 2.0
-    """eta, of which damping leaves 1.4; it does not move the fixed point, so it is trained only when unrolled."""
+    """eta, of which damping leaves .9; it does not move the fixed point, so it is trained only when unrolled."""
     weight: PositiveFloat = 0.25
     """Initial value of the trained weight lambda of the prior."""
 
@@ -359,10 +359,12 @@ class SolverSpec(AdjointSolverSpec, Spec):
 
 
 class Picard(SolverSpec):
-    """Plain iteration x <- T(x)."""
+    """Relaxed iteration x <- x + relaxation (T(x) - x); with 1 it is the plain one."""
 
     target = "harness.solvers:Picard"
     name: Literal["picard"] = "picard"
+    relaxation: float = Field(1.0, gt=0, le=2)
+    """1 is the plain iteration; less damps it, more shows how much margin a map has."""
 
 
 class Anderson(SolverSpec):

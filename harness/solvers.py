@@ -110,11 +110,13 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Picard(Solver):
-    """Plain iteration x <- f(x)."""
+    """Relaxed iteration x <- x + relaxation (f(x) - x) (Krasnoselskii 1955); with 1 it is the plain one."""
+
+    relaxation: float = 1.0
 
     def begin(self, x0: Tensor) -> Advance:
         """Nothing to remember."""
-        return lambda x, fx: fx
+        return lambda x, fx: fx if self.relaxation == 1 else torch.lerp(x, fx, self.relaxation)
 
 
 @dataclass(frozen=True)

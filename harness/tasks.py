@@ -21,7 +21,7 @@ from harness.model import Equilibrium, Output
 from harness.order import Epochs, Order, PoolOrder
 from harness.physics import measure
 from harness.precision import DTYPES, Bfloat16
-from harness.solvers import Solution, Status
+from harness.solvers import Picard, Solution, Solver, Status
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -145,12 +145,21 @@ def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, P
     map = build(cell.model, build(cell.physics, cell.data.image_size), network)
     if not cell.backprop.finds_fixed_point:
         map.requires_grad_()  # Of a fixed number of steps also their size matters.
-    pool = cell.active_pool
-    continuing = build(cell.solver.model_copy(update={"max_steps": pool.max_steps})) if pool else None
     model = Equilibrium(
-        map, build(cell.solver), build(cell.backprop), timed, continuing, cell.jacobian_penalty, cell.compile
+        map, build(cell.solver), build(cell.backprop), timed, _continuing(cell), cell.jacobian_penalty, cell.compile
     )
     return model, projection
+
+
+def _continuing(cell: TrainCell) -> Solver | None:
+    """What goes on with the states of the pool."""
+    if cell.active_pool is None:
+        return None
+    steps, relaxation = cell.active_pool.max_steps, cell.active_pool.relaxation
+    if relaxation is None:
+        solver: Solver = build(cell.solver.model_copy(update={"max_steps": steps}))
+        return solver
+    return Picard(tol=None, max_steps=steps, relaxation=relaxation)
 
 
 def _optimisation(

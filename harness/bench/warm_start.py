@@ -29,7 +29,7 @@ WAYS = {
     AFRESH: None,
     "default pool": Pool(),
     WARM: Pool(size=64, refresh_every=4),
-    "the same, solved to the end": Pool(size=64, refresh_every=4, max_steps=50),
+    "the same, solved to the end": Pool(size=64, refresh_every=4, max_steps=50, relaxation=None),
 }
 """The last one goes on from the sample's previous fixed point until it has the new one."""
 

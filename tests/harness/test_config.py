@@ -78,7 +78,7 @@ def test_pretraining_is_shared_by_models_and_methods_but_not_by_seeds() -> None:
 
 def test_a_users_own_class_is_named_by_import_path() -> None:
     cell = tiny_cell(model={"name": "mypackage.mymodule:MyMap", "strength": 3})
-    assert cell.to_json()["model"] == {"name": "mypackage.mymodule:MyMap", "damping": 0.7, "strength": 3}
+    assert cell.to_json()["model"] == {"name": "mypackage.mymodule:MyMap", "damping": 0.45, "strength": 3}
     assert cell.cell_id.startswith("MyMap_jfb_")
 
 

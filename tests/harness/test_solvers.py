@@ -531,3 +531,10 @@ def test_the_device_is_asked_every_few_iterations_only(monkeypatch: pytest.Monke
     later = Picard(1e-6, 100)(f, b)
     assert needed <= calls < needed + solvers.HOST_CHECK_EVERY
     assert same(at_once, later, [0, 1, 2])
+
+
+def test_relaxation_shows_an_oscillation_that_the_plain_iteration_hides() -> None:
+    start = torch.ones(1, 4, dtype=torch.float64)
+    for relaxation, factor in ((1.0, -0.8), (0.5, 0.1), (1.5, -1.7)):
+        found = Picard(tol=None, max_steps=6, relaxation=relaxation)(lambda x: -0.8 * x, start)
+        torch.testing.assert_close(found.value, start * factor**6)

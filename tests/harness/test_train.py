@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from harness.config import TrainCell
 from harness.record import Contraction, Step
-from harness.tasks import LOSSES
+from harness.solvers import Anderson, Picard
+from harness.tasks import LOSSES, equilibrium
 from launch.alone import run_here
 from launch.runs import Runs
 from tests.conftest import tiny_cell
@@ -77,6 +79,17 @@ def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     assert [event.adjoint_nfe for event in warm[:2]] == [event.adjoint_nfe for event in cold[:2]]
     assert sum(event.adjoint_nfe for event in warm[2:]) < 0.6 * sum(event.adjoint_nfe for event in cold[2:])
     assert max(event.adjoint_residual for event in warm) <= 1e-3
+
+
+def test_a_pool_visit_takes_relaxed_steps_or_goes_on_with_the_solver_of_the_cell() -> None:
+    cell = tiny_cell(pool={"size": 12})
+    assert isinstance(cell, TrainCell)
+    assert equilibrium(cell)[0].continuing_solver == Picard(tol=None, max_steps=5, relaxation=1.5)
+    cell = tiny_cell(pool={"size": 12, "relaxation": None, "max_steps": 7})
+    assert isinstance(cell, TrainCell)
+    solver = equilibrium(cell)[0].continuing_solver
+    assert isinstance(solver, Anderson)
+    assert solver.max_steps == 7
 
 
 def test_a_compiled_map_trains_alike_and_is_another_cell(tmp_path: Path) -> None:
