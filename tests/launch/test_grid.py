@@ -52,7 +52,7 @@ def test_the_papers_grids_have_every_row(name: str, seeds: int) -> None:
             for schedule in ("fixed", "step", "cosine"):
                 assert rows[model, backprop, schedule] >= seeds, (model, backprop, schedule)
     direct = Counter(c.network.name for c in trained(declared) if not c.iterates)
-    assert direct == {"dncnn": seeds, "unet": seeds}
+    assert min(direct["dncnn"], direct["unet"]) >= seeds
     assert {c.baseline.name for c in cells if isinstance(c, BaselineCell)} == set(BaselineSpec.choices())
     assert sum(isinstance(c, BaselineCell) and c.baseline.name == "pnp-pgd" for c in cells) == seeds
     assert {c.physics.name for c in trained(declared)} == {"paper"}
@@ -72,10 +72,10 @@ def test_the_papers_200_images_have_its_hyperparameters_and_ours_beside_them(nam
 @pytest.mark.parametrize("name", ["paper", "paper-cpu"])
 def test_feed_forward_networks_have_as_many_parameters_as_the_equilibrium_models(name: str) -> None:
     cells = trained(shipped(name))
-    count = {c.model.name + c.network.name: sum(p.numel() for p in equilibrium(c)[0].parameters()) for c in cells}
-    (baseline,) = {value for key, value in count.items() if key == "de-hqsdncnn"}
-    for key in ("feed-forwarddncnn", "feed-forwardunet"):
-        assert abs(count[key] / baseline - 1) < 0.05
+    counts = {(c.iterates, c.network): sum(p.numel() for p in equilibrium(c)[0].parameters()) for c in cells}
+    iterated = [count for (iterates, _), count in counts.items() if iterates]
+    for direct in [count for (iterates, _), count in counts.items() if not iterates]:
+        assert min(abs(direct / count - 1) for count in iterated) < 0.05
 
 
 def test_the_demo_is_every_map_by_two_methods_and_five_baselines() -> None:
