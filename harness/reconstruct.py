@@ -1,4 +1,7 @@
-"""Restores a user's own pictures with a trained cell: `python -m harness.reconstruct IMAGE... --cell CELL`."""
+"""Restores a user's own pictures with a trained cell: `python -m harness.reconstruct IMAGE... --cell CELL`.
+
+Without --cell it takes the one that comes with the repository, which the grid `shipped` trained.
+"""
 
 import csv
 import io
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from harness.data import Pixels
     from harness.model import Equilibrium
 
+SHIPPED = Path(__file__).parent / "shipped"
 LEAST_SIZE = 11
 """Pixels on a side: the window of SSIM."""
 
@@ -24,14 +28,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def reconstruct(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Blurred pictures of any size.")],
-    cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy of it.")],
+    cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy.")] = SHIPPED,
     blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, and score.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("restored"),
 ) -> None:
     """Restore blurred pictures with a trained cell.
 
     \b
-    python -m harness.reconstruct photo.png --cell runs/cells/de-hqs_jfb_cosine_s0-0123abcd
+    python -m harness.reconstruct photo.png
     python -m harness.reconstruct clean.png --blur --cell runs/cells/de-hqs_jfb_cosine_s0-0123abcd
     """
     from harness.config import ConfigError
