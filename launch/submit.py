@@ -5,6 +5,7 @@ many ranks running as the machine has room for, and the time limit comes from th
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,7 +86,13 @@ def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
 
 
 def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:
-    """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints."""
+    """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints.
+
+    So do a kill, and a terminal that closes unless `nohup` says otherwise: no cell goes on unseen.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     queue = Queue(waiting=list(folders), capacity=profile.ranks or os.cpu_count() or 1)
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
         try:

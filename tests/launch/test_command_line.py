@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from harness.folder import CellFolder
+from launch.runs import Runs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
     "data.image_size=32", "data.test_images=4", "data.train_images=32", "data.validation_images=4",
@@ -72,6 +75,28 @@ def test_help_is_instant_and_the_launcher_needs_no_torch(tmp_path: Path) -> None
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert not imported & {"torch", "mlflow", "pandas"}
         assert "typer" in imported
+
+
+def test_a_killed_launcher_leaves_no_cell_running(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    endless = [*TINY, "model=de-prox", "backprop=jfb", "baselines=[]", "steps=100000", "evaluate_every=100000"]
+    command = [sys.executable, "-m", "launch", "grid", "demo", *endless, "--runs", str(runs.root)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def steps() -> int:
+        return max((folder.status().step for folder in map(CellFolder, runs.root.glob("cells/de-*"))), default=0)
+
+    deadline = time.monotonic() + 120
+    while steps() < 10:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) != 0
+    deadline = time.monotonic() + 30
+    while subprocess.run(["pgrep", "--full", str(runs.root)], capture_output=True).stdout:
+        assert time.monotonic() < deadline, "a rank goes on"
+        time.sleep(0.1)
 
 
 def test_a_grid_from_nothing_to_mlflow_and_a_second_time(tmp_path: Path) -> None:
