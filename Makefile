@@ -25,7 +25,7 @@ slurm-demo: install
 test: install check
 	$(BIN)/python -m pytest
 
-# 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: eight minutes, not part of `test`.
+# 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: seven minutes, not part of `test`.
 test-faults: install
 	$(BIN)/python -m pytest -m faults
 

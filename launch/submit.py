@@ -90,6 +90,8 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
 
     So do a kill, and a terminal that closes unless `nohup` says otherwise: no cell goes on unseen.
     """
+    # A shell's background jobs ignore SIGINT, and so would theirs, which submitit cancels by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)

@@ -1,6 +1,7 @@
 """The front door: what a user types and sees."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -81,22 +82,29 @@ def test_a_killed_launcher_leaves_no_cell_running(tmp_path: Path) -> None:
     runs = Runs(tmp_path / "runs")
     endless = [*TINY, "model=de-prox", "backprop=jfb", "baselines=[]", "steps=100000", "evaluate_every=100000"]
     command = [sys.executable, "-m", "launch", "grid", "demo", *endless, "--runs", str(runs.root)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def in_the_background() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, preexec_fn=in_the_background)
 
     def steps() -> int:
         return max((folder.status().step for folder in map(CellFolder, runs.root.glob("cells/de-*"))), default=0)
 
-    deadline = time.monotonic() + 120
-    while steps() < 10:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) != 0
-    deadline = time.monotonic() + 30
-    while subprocess.run(["pgrep", "--full", str(runs.root)], capture_output=True).stdout:
-        assert time.monotonic() < deadline, "a rank goes on"
-        time.sleep(0.1)
+    try:
+        deadline = time.monotonic() + 120
+        while steps() < 10:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(120) != 0
+        deadline = time.monotonic() + 30
+        while subprocess.run(["pgrep", "--full", str(runs.root)], capture_output=True).stdout:
+            assert time.monotonic() < deadline, "a rank goes on"
+            time.sleep(0.1)
+    finally:
+        subprocess.run(["pkill", "--signal", "KILL", "--full", str(runs.root)])
 
 
 def test_a_grid_from_nothing_to_mlflow_and_a_second_time(tmp_path: Path) -> None:
