@@ -23,15 +23,14 @@ CPU = torch.device("cpu")
 BATCH = 16
 """Test pictures reconstructed at once."""
 AFRESH = "afresh"
-WARM = "pool of 64, 4 visits"
-"""The row that is judged. The default pool visits its samples thrice as often: fewer evaluations, fewer pictures."""
+WARM = "default pool"
+"""The row that is judged."""
 WAYS = {
     AFRESH: None,
-    "default pool": Pool(),
-    WARM: Pool(size=64, refresh_every=4),
-    "the same, solved to the end": Pool(size=64, refresh_every=4, max_steps=50, relaxation=None),
+    WARM: Pool(),
+    "pool, solved to the end": Pool(max_steps=50, relaxation=None),
 }
-"""The last one goes on from the sample's previous fixed point until it has the new one."""
+"""The last one goes on with the solver from the sample's previous fixed point until it has the new one."""
 
 
 @dataclass(frozen=True)
