@@ -15,6 +15,9 @@ from skimage import data
 
 from harness.cell import run_cell
 from harness.distributed import Place
+from harness.folder import CellFolder
+from harness.reconstruct import SHIPPED
+from launch.grid import plan, read_grid
 from launch.runs import Runs
 from tests.conftest import tiny_cell
 
@@ -63,6 +66,15 @@ def test_a_clean_picture_is_blurred_restored_and_scored(trained: Path, photograp
     truth, written = (np.asarray(Image.open(p)).astype(float) / 255 for p in (photograph, out / "cat-restored.png"))
     psnr = -10 * np.log10(np.mean((truth - written) ** 2))
     assert psnr == pytest.approx(float(row["psnr_restored"]), abs=0.05), "the score is that of the written picture"
+
+
+def test_the_cell_that_ships_restores_at_once_and_is_the_one_of_its_grid(photograph: Path, tmp_path: Path) -> None:
+    done = reconstruct(photograph, "--blur", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "scores.csv").open())
+    assert float(row["psnr_restored"]) > float(row["psnr_blurred"]) + 3
+    assert CellFolder(SHIPPED).cell() == plan(read_grid("shipped"))[-1]
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 2e6
 
 
 def test_a_blurred_picture_is_restored_without_a_score(trained: Path, photograph: Path, tmp_path: Path) -> None:
