@@ -108,9 +108,9 @@ def _setting(field: str, config: Config, differing: list[str]) -> str:
 
 
 def _usual(field: str, configs: Collection[Config]) -> str | None:
-    """The value that three quarters of the cells have, which so needs no saying; None where there is none."""
+    """The value that most cells have, which so needs no saying; None where there is none."""
     value, count = Counter(_shown_value(field, config) for config in configs).most_common(1)[0]
-    return value if 4 * count >= 3 * len(configs) else None
+    return value if 2 * count > len(configs) else None
 
 
 def _shown_value(field: str, config: Config) -> str:

@@ -118,24 +118,30 @@ def to_rich(table: Table, width: int) -> RichTable:
     for position, row in enumerate(table.rows(columns)):
         if position and groups[position] != groups[position - 1]:
             shown.add_row()
-        shown.add_row(*(_rich(place) for place in row))
+        shown.add_row(*(_rich(place, column) for place, column in zip(row, columns, strict=True)))
     return shown
 
 
 def _fitting(table: Table, width: int) -> dict[str, int]:
-    """The columns that are shown, by key, and how wide each is; its label is broken between words."""
+    """The columns that are shown, by key, and how wide each is; its label is broken between words.
+
+    Names take a third of the width or 24 characters: longer ones are broken too.
+    """
     fitting: dict[str, int] = {}
     for column in sorted((column for column in table.columns if column.rank), key=lambda column: column.rank):
-        fitting[column.key] = table.width(column)
+        fitting[column.key] = table.width(column) if column.spec else min(table.width(column), max(width // 3, 24))
         if len(fitting) > 2 and sum(fitting.values()) + 2 * len(fitting) - 2 > width:
             del fitting[column.key]
             break
     return fitting
 
 
-def _rich(shown: Shown) -> Text:
-    """Never wrapped: a number broken over two lines is unreadable."""
-    return Text(shown.text, style="bold" if shown.bold else "", no_wrap=True, overflow="ellipsis")
+def _rich(shown: Shown, column: Column) -> Text:
+    """A number broken over two lines is unreadable, so only names are."""
+    is_number = bool(column.spec)
+    return Text(
+        shown.text, "bold" if shown.bold else "", no_wrap=is_number, overflow="ellipsis" if is_number else "fold"
+    )
 
 
 def to_csv(table: Table) -> str:

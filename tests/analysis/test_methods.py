@@ -43,7 +43,7 @@ def test_label_tells_what_differs_and_nothing_else(cells: list[dict[str, Any]], 
     assert labels(*cells) == expected
 
 
-def test_what_three_quarters_of_a_models_cells_share_is_said_of_the_others_only() -> None:
+def test_what_most_of_a_models_cells_share_is_said_of_the_others_only() -> None:
     few = {"data": {"train_images": 4}, "pool": None, "optimizer": {"lr": 0.1}}
     cells = [{}, {"backprop": "implicit"}, {"backprop": "neumann"}, few]
     assert labels(*cells) == ["de-hqs jfb", "de-hqs implicit", "de-hqs neumann",
@@ -65,3 +65,8 @@ def test_protocol_is_pictures_and_physics_but_not_where_they_lie() -> None:
     assert of(root="here") == of(root="there")
     assert of(root="here") != of(root="here", image_size=64)
     assert of(root="here") == of(root="here", train_images=200, crop=32), "scored on the same pictures"
+
+
+def test_what_most_cells_have_is_not_said() -> None:
+    cells = [{}, {"backprop": "neumann"}, {"pool": {"relaxation": None}}]
+    assert labels(*cells) == ["de-hqs jfb", "de-hqs neumann", "de-hqs jfb no relaxation"]
