@@ -90,7 +90,7 @@ class Pool(Frozen):
     relaxation: float | None = Field(1.5, gt=0, le=2)
     """A visit takes max_steps steps s + relaxation (T(s) - s), whatever the cell's solver is: training has to see where
     the map's own iteration goes, and with more than 1 it sees an oscillation before the map itself has one. null goes
-    on with the cell's solver up to its tolerance; Anderson's then hid a dominant eigenvalue of -1.5 after 400 steps."""
+    on with the cell's solver up to its tolerance; Anderson's hides eigenvalues below -1, for it converges there."""
     refresh_every: PositiveInt = 12
     """Visits of one batch before new samples take its place."""
     adjoint: bool = True

@@ -18,7 +18,7 @@ from harness.tasks import build_network, train_task
 from harness.train import train
 from tests.conftest import tiny_cell
 
-STEPS = 10
+STEPS = 20
 CPU = torch.device("cpu")
 POOL = {"size": 12, "max_steps": 3, "refresh_every": 3}
 SMALL = {"name": "pictures", "image_size": 16, "train_images": 32}
