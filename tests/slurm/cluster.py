@@ -27,6 +27,7 @@ PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch", "
 # Slurm takes any device file for a GPU.
 FAKE_GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
 START_SECONDS = 60.0
+POLL_SECONDS = 0.25
 
 # cred_expire: a requeued job waits until its old credential has expired, by default two minutes.
 # preempt_send_user_signal: a preempted job gets the signal of its --signal option at the start of the grace time.
@@ -129,7 +130,12 @@ class Cluster:
 
     def node_state(self, node: str) -> str:
         """`idle`, `mixed`, `allocated`, `down` ..."""
-        return (self.run("sinfo", "--noheader", "--nodes", node, "--format", "%T", check=False).split() or [""])[0]
+        return self.node_states().get(node, "")
+
+    def node_states(self) -> dict[str, str]:
+        """Of every node; of none while slurmctld does not answer."""
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False).splitlines()
+        return {name: state for name, state in (line.split() for line in lines)}
 
     def power_off(self, node: str, tell: bool = False) -> None:
         """Kill every process on a node at once. Untold, slurmctld takes about 26 s to notice."""
@@ -161,10 +167,10 @@ class Cluster:
             raise TimeoutError(f"{error}:\n{left}") from None
 
     def _is_quiet(self) -> bool:
-        states = {node: self.node_state(node) for node in self.nodes}
+        states = self.node_states()
         for node in [node for node, state in states.items() if state.startswith("down")]:
             self.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-        return not self.run("squeue", "--noheader").strip() and set(states.values()) == {"idle"}
+        return set(states.values()) == {"idle"} and not self.run("squeue", "--noheader").strip()
 
     def _environment(self) -> dict[str, str]:
         socket_path = str(self.root / "mariadb.socket")
@@ -218,7 +224,7 @@ class Cluster:
         self._start_controller()
         for node in self.nodes:
             self._start_node(node)
-        self._await(self.nodes[-1], lambda: all(self.node_state(node) == "idle" for node in self.nodes))
+        self._await(self.nodes[-1], lambda: set(self.node_states().values()) == {"idle"})
 
     def _start_controller(self) -> None:
         self._spawn("slurmctld", "slurmctld", "-D", "-i")
@@ -319,10 +325,14 @@ def wait_until(condition: Callable[[], bool], complaint: str, timeout: float = 6
     """Poll a condition.
 
     Raises:
-        TimeoutError: with the complaint, if it does not become true in so many seconds.
+        TimeoutError: with the complaint, if it is still false when looked at after so many seconds.
     """
     deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        # Read before the condition: a machine that stood still in between gets a look afterwards.
+        late = time.monotonic() > deadline
+        if condition():
+            return
+        if late:
             raise TimeoutError(complaint)
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)

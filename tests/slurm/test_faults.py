@@ -18,7 +18,7 @@ from harness.folder import CellFolder
 from harness.record import Start
 from launch.runs import Runs
 from tests.conftest import tiny_cell
-from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.cluster import POLL_SECONDS, Cluster, wait_until
 from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
 
 PATIENCE = 800.0
@@ -63,7 +63,7 @@ def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> dict[C
             if pending and trains and folder not in hit:
                 hit[folder], fault = pending.pop(0)
                 fault(folder)
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return hit
 
 
