@@ -23,7 +23,7 @@ slurm-demo: install
 	$(BIN)/python -m tests.slurm.demo
 
 test: install check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: seven minutes, not part of `test`.
 test-faults: install

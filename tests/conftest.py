@@ -10,6 +10,11 @@ from harness.config import Cell, parse_cell
 from launch.runs import Runs
 
 
+def pytest_configure() -> None:
+    """Before torch is imported: the tensors are tiny, and several processes share the processors."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
     """An empty runs directory."""

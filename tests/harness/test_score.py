@@ -1,6 +1,5 @@
 """Finished cells scored on more pictures than their grid did."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(run, capture_output=True, text=True, timeout=300)
 
 
 def test_the_best_cell_of_each_method_is_scored_on_more_pictures_and_iterated_longer(finished: Runs) -> None:

@@ -1,7 +1,6 @@
 """A user's own classes, named by import path, from a grid file to a finished training."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,8 +126,7 @@ def home(tmp_path: Path) -> Path:
 def launch(home: Path, grid: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     (home / "own.yaml").write_text(json.dumps(grid))
     command = [sys.executable, "-m", "launch", "grid", "own.yaml", "--runs", "runs"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
 
 
 def test_own_classes_train_and_are_measured_like_ours(home: Path) -> None:

@@ -1,6 +1,5 @@
 """A cell that is killed goes on where its checkpoint left it, and computes what it would have computed."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -22,10 +21,7 @@ COMMAND = "import sys; from pathlib import Path; from harness.cell import run_ce
 
 
 def start(folder: CellFolder) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(folder.path)], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", COMMAND, str(folder.path)], stderr=subprocess.PIPE, text=True)
 
 
 def finish(folder: CellFolder) -> None:

@@ -135,7 +135,7 @@ class Cluster:
     def node_states(self) -> dict[str, str]:
         """Of every node; of none while slurmctld does not answer."""
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False).splitlines()
-        return {name: state for name, state in (line.split() for line in lines)}
+        return dict(line.split() for line in lines)
 
     def power_off(self, node: str, tell: bool = False) -> None:
         """Kill every process on a node at once. Untold, slurmctld takes about 26 s to notice."""
