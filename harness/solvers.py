@@ -182,19 +182,19 @@ class Progress:
         self.check_every = 1 if x0.device.type == "cpu" else HOST_CHECK_EVERY
         self.running = torch.ones(len(x0), dtype=torch.bool, device=x0.device)
         self.nfe = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-        self.status = torch.full_like(self.nfe, Status.MAX_STEPS)
         self.residual = torch.full((len(x0),), torch.inf, dtype=x0.dtype, device=x0.device)
 
-    def update(self, residual: Tensor, failed: Tensor | bool = False, evaluations: int = 1) -> Tensor:
+    def update(self, residual: Tensor, failed: Tensor | None = None, evaluations: int = 1) -> Tensor:
         """Account for `evaluations` that led to `residual`, (batch,); returns who is better than ever before."""
-        self.nfe += evaluations * self.running
-        # A residual is never negative, so this is "not finite" in a third of the time.
-        diverged = self.running & (failed | ~(residual < torch.inf))
-        better = self.running & ~diverged & (residual < self.residual)
-        converged = self.running & ~diverged & (residual <= self.tol)
+        # As few operations as can be: after every evaluation of a small T they are what takes time.
+        self.nfe.add_(self.running, alpha=evaluations)
+        # A residual is never negative, so this is "is finite" in a third of the time.
+        sound = self.running & (residual < torch.inf)
+        if failed is not None:
+            sound = sound & ~failed
+        better = sound & (residual < self.residual)
         self.residual = torch.where(better, residual, self.residual)
-        self.status = self.status.masked_fill(converged, Status.CONVERGED).masked_fill(diverged, Status.DIVERGED)
-        self.running = self.running & ~(converged | diverged)
+        self.running = sound & (residual > self.tol)
         return better
 
     def finished(self, step: int) -> bool:
@@ -202,8 +202,9 @@ class Progress:
         return (step + 1) % self.check_every == 0 and not self.running.any()
 
     def solution(self, value: Tensor) -> Solution:
-        """The outcome."""
-        return Solution(value, self.residual, self.nfe, self.status)
+        """The outcome: whoever has stopped has either come within the tolerance or diverged."""
+        stopped = torch.where(self.residual <= self.tol, Status.CONVERGED, Status.DIVERGED)
+        return Solution(value, self.residual, self.nfe, torch.where(self.running, Status.MAX_STEPS, stopped))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

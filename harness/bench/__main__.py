@@ -52,7 +52,9 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     from harness.bench.problem import Size, make_problem
     from harness.bench.warm_start import Length, warm_starts
 
-    gradient_size = Size(2, 12, depth=3, width=8) if quick else Size(2, 48)
+    # Large enough for T to take most of the time: a smaller one measures how fast the machine calls torch.
+    gradient_size = Size(2, 12, depth=3, width=8) if quick else Size(2, 96)
+    equal_error_size = gradient_size if quick else Size(2, 48)
     forward_size = Size(2, 32) if quick else Size(8, 64)
     length = Length(pretraining=4, steps=16, seeds=1, test_images=2) if quick else Length()
     seeds = range(1 if quick else EQUAL_ERROR_PROBLEMS)
@@ -61,15 +63,20 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     results = report.Results(
         depths=depths,
         depth_rows=experiments.against_depth(case, depths, rounds),
-        equal_error=experiments.at_equal_error([make_problem(gradient_size, seed) for seed in seeds], rounds),
+        equal_error=experiments.at_equal_error([make_problem(equal_error_size, seed) for seed in seeds], rounds),
         forward=experiments.forward_solves(forward),
         invariances=[*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
         memory_format=experiments.memory_formats(case, rounds),
         warm_starts=warm_starts(length, cache),
         compiled=None if quick else experiments.compiled(case, rounds),
     )
-    sizes = {"gradient_problem": asdict(gradient_size), "forward_problem": asdict(forward_size)}
-    return results, {**sizes, "warm_start_problem": asdict(length)}
+    sizes = {
+        "gradient_problem": gradient_size,
+        "equal_error_problems": equal_error_size,
+        "forward_problem": forward_size,
+        "warm_start_problem": length,
+    }
+    return results, {name: asdict(size) for name, size in sizes.items()}
 
 
 def describe_run(rounds: int) -> dict[str, Any]:
