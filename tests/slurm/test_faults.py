@@ -21,7 +21,7 @@ from tests.conftest import tiny_cell
 from tests.slurm.cluster import POLL_SECONDS, Cluster, wait_until
 from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
 
-PATIENCE = 800.0
+PATIENCE = 1200.0
 Fault = tuple[str, Callable[[CellFolder], None]]
 """What the attempt's reason to end says of it (of a lost node nobody can say anything), and what does it."""
 
