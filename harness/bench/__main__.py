@@ -71,12 +71,12 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
         compiled=None if quick else experiments.compiled(case, rounds),
     )
     sizes = {
-        "gradient_problem": gradient_size,
-        "equal_error_problems": equal_error_size,
-        "forward_problem": forward_size,
-        "warm_start_problem": length,
+        "gradient_problem": asdict(gradient_size),
+        "equal_error_problems": asdict(equal_error_size),
+        "forward_problem": asdict(forward_size),
+        "warm_start_problem": asdict(length),
     }
-    return results, {name: asdict(size) for name, size in sizes.items()}
+    return results, sizes
 
 
 def describe_run(rounds: int) -> dict[str, Any]:
