@@ -153,7 +153,7 @@ class Cluster:
         self._kill("slurmctld", signal.SIGTERM)
         self._start_controller()
 
-    def reset(self, timeout: float = 300.0) -> None:
+    def reset(self, timeout: float = 600.0) -> None:
         """Cancel every job and wait until all nodes are idle."""
         # Asked to cancel jobs that have ended, scancel tries again for two minutes.
         if self.run("squeue", "--noheader").strip():
