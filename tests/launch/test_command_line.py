@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from harness.folder import CellFolder
 from launch.runs import Runs
+from tests.conftest import takes_less_than
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
@@ -65,9 +66,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_help_is_instant_and_the_launcher_needs_no_torch(tmp_path: Path) -> None:
-    begin = time.perf_counter()
-    assert launch("--help").returncode == 0
-    assert time.perf_counter() - begin < 2, "0.6 s on a quiet machine"
+    assert takes_less_than(2, lambda: launch("--help").check_returncode())
     for command in (["--help"], ["grid", "demo", "--dry-run"], ["status", "demo", "--runs", str(tmp_path)]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "launch", *command],
@@ -92,14 +91,14 @@ def test_a_killed_launcher_leaves_no_cell_running(tmp_path: Path) -> None:
         return max((folder.status().step for folder in map(CellFolder, runs.root.glob("cells/de-*"))), default=0)
 
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while steps() < 10:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
         process.terminate()
         assert process.wait(120) != 0
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 100
         while subprocess.run(["pgrep", "--full", str(runs.root)], capture_output=True).stdout:
             assert time.monotonic() < deadline, "a rank goes on"
             time.sleep(0.1)

@@ -26,7 +26,7 @@ def start(folder: CellFolder) -> subprocess.Popen[str]:
 
 def finish(folder: CellFolder) -> None:
     process = start(folder)
-    _, said = process.communicate(timeout=200)
+    _, said = process.communicate(timeout=500)
     assert folder.status().state == "finished", said
 
 
@@ -43,7 +43,7 @@ def planned(runs: Runs, cell: Cell) -> CellFolder:
 
 def kill_after(folder: CellFolder, step: int, how: signal.Signals) -> None:
     process = start(folder)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while sum(isinstance(event, Step) for event in folder.events()) < step:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[1]

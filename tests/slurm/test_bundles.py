@@ -10,7 +10,7 @@ from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import all_finished, send
 
 DATA = {"name": "pictures", "image_size": 32, "test_images": 1, "validation_images": 1, "train_images": 8}
-PATIENCE = 400.0
+PATIENCE = 1000.0
 
 
 def tiny_cells(count: int) -> list[Cell]:

@@ -16,7 +16,7 @@ from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import PROFILE, all_finished, send, with_needed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 200.0
+PATIENCE = 500.0
 GRID = {
     "name": "test",
     "base": {
@@ -47,7 +47,7 @@ def write_profile(site: Path, **changes: object) -> None:
 def launch(site: Path, command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "launch", command, *arguments, "--runs", str(site / "runs")]
     return subprocess.run(
-        words, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        words, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
     )
 
 
@@ -104,7 +104,7 @@ def test_a_dry_run_prints_the_very_scripts_and_two_shells_inside_a_job_send_each
         )
         for _ in range(2)
     ]  # fmt: skip
-    said = [shell.communicate(timeout=120) for shell in shells]
+    said = [shell.communicate(timeout=300) for shell in shells]
     assert [shell.returncode for shell in shells] == [0, 0], said
     scripts = list((site / "runs/submissions").glob("*/*_submission.sh"))
     assert len(scripts) == 2
