@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import context, stats
-from analysis.load import GridData
+from analysis.load import GridData, trained_by_jfb
 from analysis.stats import Estimate
 from analysis.tables import Column, Table
 
@@ -106,8 +106,11 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
     first = cells.iloc[0]
     evaluations = (evaluation for cell_id in cells["cell_id"] for evaluation in data.scores.get((cell_id, "test"), []))
     start = [evaluation for evaluation in evaluations if evaluation["step"].iloc[0] == 0]
-    jfb = data.finished[(data.finished["family"] == first["family"]) & (data.finished["backprop"] == "jfb")]
-    over_jfb = compare(data, cells, jfb) if first["backprop"] != "jfb" else stats.estimate(pd.Series(dtype=float))
+    over_jfb = (
+        compare(data, cells, trained_by_jfb(data.finished, first))
+        if first["backprop"] != "jfb"
+        else stats.estimate(pd.Series(dtype=float))
+    )
     residuals = pd.concat([seed["residual"] for seed in test]) if test else pd.Series(dtype=float)
     return {
         "start_psnr": stats.over_seeds(start, "psnr")[0],

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import context, stats
-from analysis.load import PHASES, GridData
+from analysis.load import PHASES, GridData, trained_by_jfb
 from analysis.tables import Column, Table
 
 FIRST_STEPS = 5
@@ -57,8 +57,8 @@ def cost_table(data: GridData, frame: pd.DataFrame) -> Table:
         f"Times: median, 90th percentile and maximum over training steps, without the first {FIRST_STEPS} steps of "
         f"each attempt (half of them where it did less than {2 * FIRST_STEPS}) and those of the warm-up by jfb; phases "
         "show median / p90 / max. Each phase counts on its slowest rank; a step is the sum of its phases.",
-        "Step over jfb: median step time over that of the same model and settings trained by jfb. Ratios are what to "
-        "compare between machines.",
+        "Step over jfb: median step time over that of the same model and settings trained by jfb, the learning rate "
+        "apart. Ratios are what to compare between machines.",
         "Gradient alone, exposed gradient synchronisation, peak, saved bytes and GFLOP: from the probe, one gradient "
         "on a fixed batch, worst rank; a ± b: median and interquartile range of its repeats. GFLOP counts one rank.",
         "nfe and adjoint products: per picture in training, mean over the timed steps; nfe imbalance: busiest rank "
@@ -91,7 +91,7 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
         row[name] = steps[name].mean()
     row["throughput"] = first["global_batch_size"] / row["seconds_total_median"]
     row |= _probed(data.probes[data.probes["cell_id"].isin(cells["cell_id"])])
-    return row | context.columns(cells) | {"family": first["family"], "method": first["method"]}
+    return row | context.columns(cells) | {name: first[name] for name in ("family", "tuned_family", "method")}
 
 
 def _probed(probes: pd.DataFrame) -> dict[str, float]:
@@ -108,7 +108,7 @@ def _probed(probes: pd.DataFrame) -> dict[str, float]:
 
 
 def _ratio_to_jfb(frame: pd.DataFrame, row: dict[str, Any]) -> float:
-    same = frame[(frame["family"] == row["family"]) & (frame["backprop"] == "jfb")]
+    same = trained_by_jfb(frame, row)
     if same.empty:
         return math.nan
     return float(row["seconds_total_median"] / same["seconds_total_median"].iloc[0])

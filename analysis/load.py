@@ -173,6 +173,7 @@ def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> di
         "variant": name.variant if name else "",
         "method": methods.key(config),
         "family": methods.key(config, without=("seed", "backprop")),
+        "tuned_family": methods.key(config, without=("seed", "backprop", "optimizer")),
         "twin": methods.key(config, without=("seed", "model")),
         "protocol": methods.protocol(config),
         **_attempts(one.events),
@@ -300,3 +301,14 @@ def _environment_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     for attempt, event in enumerate(event for event in events if isinstance(event, Start)):
         for key, value in event.environment.items():
             yield {"attempt": attempt, "key": key, "value": str(value)}
+
+
+def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
+    """The rows of the same model and settings trained by jfb; where none has them all, those of the one method that
+    differs in the optimiser alone, for each backprop method may have been given the learning rate that suits it."""
+    jfb = frame[frame["backprop"] == "jfb"]
+    same = jfb[jfb["family"] == method["family"]]
+    if same.empty:
+        tuned = jfb[jfb["tuned_family"] == method["tuned_family"]]
+        same = tuned if tuned["method"].nunique() == 1 else same
+    return same
