@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Where it is set, as in many containers, every process compiles torch anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo slurm-demo test test-faults check bench peers install clean
 
 install: .venv/installed
@@ -9,6 +12,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -c "import analysis.report, harness.cell, launch.sync"
 	touch $@
 
 # Plan, train, profile and score the demo grid on this machine, then write its report.
@@ -23,7 +27,7 @@ slurm-demo: install
 	$(BIN)/python -m tests.slurm.demo
 
 test: install check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: seven minutes, not part of `test`.
 test-faults: install

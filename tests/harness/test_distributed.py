@@ -18,7 +18,7 @@ from harness.tasks import build_network, train_task
 from harness.train import train
 from tests.conftest import tiny_cell
 
-STEPS = 20
+STEPS = 5
 CPU = torch.device("cpu")
 POOL = {"size": 12, "max_steps": 3, "refresh_every": 3}
 SMALL = {"name": "pictures", "image_size": 16, "train_images": 32}
@@ -86,7 +86,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, li
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(300)
+            process.join(1000)
             assert process.exitcode == 0
         found[world_size] = json.loads((folder / "losses.json").read_text())
     return found

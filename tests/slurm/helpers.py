@@ -65,10 +65,15 @@ def weights(folder: CellFolder) -> dict[str, Tensor]:
     return state
 
 
+def assert_each_step_once(folder: CellFolder) -> None:
+    """In the record, and in order."""
+    assert [step for step, _ in steps(folder)] == list(range(1, folder.status().steps + 1)), folder.cell_id
+
+
 def assert_same_result(one: CellFolder, other: CellFolder) -> None:
     """Same losses, each step once, same weights bit for bit."""
+    assert_each_step_once(one)
     assert steps(one) == steps(other), one.cell_id
-    assert [step for step, _ in steps(one)] == list(range(1, one.status().steps + 1)), one.cell_id
     for name, tensor in weights(one).items():
         assert torch.equal(tensor, weights(other)[name]), (one.cell_id, name)
 

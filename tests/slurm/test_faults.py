@@ -17,9 +17,18 @@ from harness.config import Cell, parse_cell
 from harness.folder import CellFolder
 from harness.record import Start
 from launch.runs import Runs
+from launch.submissions import Submissions
 from tests.conftest import tiny_cell
 from tests.slurm.cluster import POLL_SECONDS, Cluster, wait_until
-from tests.slurm.helpers import all_finished, assert_same_result, job_id, process_of_rank, send, with_needed
+from tests.slurm.helpers import (
+    all_finished,
+    assert_each_step_once,
+    assert_same_result,
+    job_id,
+    process_of_rank,
+    send,
+    with_needed,
+)  # fmt: skip
 
 PATIENCE = 3000.0
 Fault = tuple[str, Callable[[CellFolder], None]]
@@ -29,12 +38,13 @@ Fault = tuple[str, Callable[[CellFolder], None]]
 def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
     return tiny_cell(
         model=model, backprop=backprop, world_size=world_size, steps=steps, global_batch_size=8, evaluate_every=10_000,
+        network={"name": "tests.slurm.paced:Paced", "depth": 3, "width": 8, "pause": 0.02},
         operations={"checkpoint_every": 7, "reconstructions": 0},
     )  # fmt: skip
 
 
-# Slurm looks at time limits every half minute.
-LONG = trained(1, "de-grad", "jfb", steps=1500)
+# A step evaluates the network five times. Slurm looks at time limits of whole minutes every half minute.
+LONG = trained(1, "de-grad", "jfb", steps=900)
 
 
 def grid() -> list[Cell]:
@@ -44,10 +54,14 @@ def grid() -> list[Cell]:
     cells += [trained(1, model, backprop, 80) for model in models[1:] for backprop in ("jfb", "phantom", "neumann")]
     cells += [trained(2, model, "jfb", 60) for model in models]
     cells += [trained(4, "de-hqs", "jfb", 40), trained(4, "de-admm", "jfb", 40)]
-    baselines = ("degraded", "direct-inverse", "tikhonov", "gradient-descent", "total-variation")
+    baselines = ("degraded", "direct-inverse", "tikhonov", "gradient-descent", "wiener")
     data = cells[0].data
     scored = [parse_cell({"kind": "baseline", "baseline": name, "data": data}) for name in baselines]
     return with_needed([*scored, *cells])
+
+
+def starts(folder: CellFolder) -> list[Start]:
+    return [event for event in folder.events() if isinstance(event, Start)]
 
 
 def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> dict[CellFolder, str]:
@@ -102,10 +116,6 @@ def free_port() -> int:
 def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Path) -> None:
     cells = grid()
     assert len(cells) == 24
-    # The reference runs in bundles, undisturbed.
-    quiet = send(Runs(tmp_path / "quiet"), cells, cells_per_job=5)
-    wait_until(lambda: all_finished(quiet), "the undisturbed cells do not finish", PATIENCE)
-
     runs, port = Runs(tmp_path / "runs"), free_port()
     folders = send(runs, cells)
     training = [folder for folder in folders if folder.cell().kind == "train"]
@@ -138,23 +148,30 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
     hit = disturb([long], {1: [("USR2", shorten)]})
     hit |= disturb(others, {1: [("", power_off), ("TERM", requeue)], 2: [(killed, kill)], 4: [("USR2", preempt)]})
     cluster.power_on()
-    cluster.run("scontrol", "update", f"jobid={job_id(runs, long)}", "timelimit=60")
+    for job in Submissions(runs).living([long.cell_id]).values():
+        cluster.run("scontrol", "update", f"jobid={job.job_id}", "timelimit=60")
     with tracking_server(tmp_path, port):
         wait_until(lambda: all_finished(folders), "the disturbed cells do not finish", PATIENCE)
         sync.communicate(timeout=PATIENCE)
     assert sync.returncode == 0
 
-    for one, other in zip(folders, quiet, strict=True):
-        if one.cell().kind != "baseline":
-            assert_same_result(one, other)
+    assert_every_step_is_in_mlflow_once(f"sqlite:///{tmp_path}/mlflow.db", folders)
+    for folder in training:
+        assert_each_step_once(folder)
+    # What was started once is a training like any other; the others are held against one that nothing disturbed.
+    again = [folder for folder in training if len(starts(folder)) > 1]
+    assert set(hit) <= set(again)
+    quiet = send(Runs(tmp_path / "quiet"), with_needed([folder.cell() for folder in again]), cells_per_job=3)
+    wait_until(lambda: all_finished(quiet), "the undisturbed cells do not finish", PATIENCE)
+    undisturbed = {folder.cell_id: folder for folder in quiet}
+    for folder in again:
+        assert_same_result(folder, undisturbed[folder.cell_id])
     for disturbed, said in hit.items():
-        starts = [event for event in disturbed.events() if isinstance(event, Start)]
-        assert len(starts) >= 2, (disturbed.cell_id, said)
-        assert starts[-1].resumed_from >= 7, (disturbed.cell_id, said)
-        assert starts[-1].environment["cuda_visible_devices"]
+        last = starts(disturbed)[-1]
+        assert last.resumed_from >= 7, (disturbed.cell_id, said)
+        assert last.environment["cuda_visible_devices"]
         reasons = [ended.reason for ended in disturbed.exits().values()]
         assert not said or any(said in reason for reason in reasons), (disturbed.cell_id, said, reasons)
-    assert_every_step_is_in_mlflow_once(f"sqlite:///{tmp_path}/mlflow.db", folders)
 
 
 def assert_every_step_is_in_mlflow_once(uri: str, folders: list[CellFolder]) -> None:
