@@ -35,10 +35,14 @@ def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
 
 
 def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
-    """A planned cell by its id, or a cell of any grid (GRID/CELL), which is planned first."""
+    """A planned cell by its id, a cell of a launched grid (GRID/CELL), or one of any grid, which is planned first."""
     grid_name, slash, prefix = name.rpartition("/")
     if not slash:
         return runs.find_cell(name)
+    launched = runs.cells_of(grid_name) if not overrides and runs.is_launched(grid_name) else []
+    matching = [folder for folder in launched if folder.cell_id.startswith(prefix)]
+    if len(matching) == 1:
+        return matching[0]
     cells = plan(override(read_grid(grid_name), map(parse_assignment, overrides)))
     found = [cell for cell in cells if cell.cell_id.startswith(prefix)]
     if len(found) != 1:

@@ -79,6 +79,10 @@ class Runs:
             return {}
         return found
 
+    def is_launched(self, grid: str) -> bool:
+        """Whether a grid was planned here."""
+        return (self.grid_folder(grid) / "grid.json").is_file()
+
     def cells_of(self, grid: str) -> list[CellFolder]:
         """The cells of a planned grid.
 
@@ -86,7 +90,7 @@ class Runs:
             ConfigError: no such grid was planned here.
         """
         path = self.grid_folder(grid) / "grid.json"
-        if not path.is_file():
+        if not self.is_launched(grid):
             known = sorted(p.parent.name for p in (self.root / "grids").glob("*/grid.json"))
             raise ConfigError(
                 f"grid: {grid!r} has not been launched in {self.root} (found: {', '.join(known) or 'none'})"

@@ -1,0 +1,34 @@
+"""`launch run GRID/CELL` finds the cell that was launched, and plans one of a grid that was not."""
+
+import pytest
+
+from harness.config import ConfigError
+from harness.folder import CellFolder
+from launch import alone
+from launch.grid import override, parse_assignment, plan, read_grid
+from launch.runs import Runs
+
+CHANGES = ["steps=77", "world_size=1"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(folder: CellFolder) -> str:
+        return folder.cell_id
+
+    monkeypatch.setattr(alone, "run_here", name)
+
+
+def test_a_cell_of_a_launched_grid_needs_no_overrides_again(runs: Runs) -> None:
+    grid = override(read_grid("demo"), map(parse_assignment, CHANGES))
+    cells = plan(grid)
+    trained = next(cell.cell_id for cell in cells if cell.cell_id.startswith("de-prox_jfb"))
+    with pytest.raises(ConfigError, match=f"cell: '{trained}' matches 0 cells of demo"):
+        alone.run_alone(runs, f"demo/{trained}", [])
+    runs.write_plan(grid, cells)
+    assert alone.run_alone(runs, f"demo/{trained}", []) == trained
+
+
+def test_a_cell_of_a_grid_that_was_never_launched_is_planned(runs: Runs) -> None:
+    found = alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
+    assert runs.cell(found).cell().model_dump()["steps"] == 77
