@@ -92,7 +92,7 @@ def test_warm_starts_save_evaluations_in_the_same_training(results: dict[str, An
     rows = {row["name"]: row for row in results["warm_starts"]}
     afresh, *warm = rows.values()
     assert afresh["name"] == "afresh"
-    assert len(warm) == 2
+    assert len(warm) == 3
     before = afresh["psnr"][0] - afresh["gain"][0]
     for row in warm:
         assert row["evaluations"][0] < afresh["evaluations"][0]
