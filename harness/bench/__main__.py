@@ -28,13 +28,10 @@ def bench(
     python -m harness.bench
     python -m harness.bench --quick --rounds 1
     """
-    import torch
     from rich.console import Console
 
     from harness.bench import report
 
-    # A quick run's pictures are too small to share between threads.
-    torch.set_num_threads(1 if quick else os.cpu_count() or 1)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -48,7 +45,9 @@ def bench(
 
 def run(quick: bool, rounds: int, cache: Path) -> Any:
     """All experiments, and the sizes of their problems; decoded pictures are kept in `cache`."""
-    from harness.bench import experiments, report
+    import torch
+
+    from harness.bench import depth, experiments, report
     from harness.bench.problem import Size, make_problem
     from harness.bench.warm_start import Length, warm_starts
 
@@ -59,15 +58,20 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     length = Length(pretraining=4, steps=16, seeds=1, test_images=2) if quick else Length()
     seeds = range(1 if quick else EQUAL_ERROR_PROBLEMS)
     depths = [2, 3, 4] if quick else [5, 15, 30, 60]
+    # Pictures of 32 pixels are too small to share between threads.
+    torch.set_num_threads(1)
+    warm = warm_starts(length, cache)
+    torch.set_num_threads(1 if quick else os.cpu_count() or 1)
     case, forward = make_problem(gradient_size), make_problem(forward_size)
     results = report.Results(
         depths=depths,
-        depth_rows=experiments.against_depth(case, depths, rounds),
+        depth_rows=depth.against_depth(case, depths, rounds),
+        floor=depth.against_floor(case, depths, evaluations=20 if quick else 600),
         equal_error=experiments.at_equal_error([make_problem(equal_error_size, seed) for seed in seeds], rounds),
         forward=experiments.forward_solves(forward),
         invariances=[*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
         memory_format=experiments.memory_formats(case, rounds),
-        warm_starts=warm_starts(length, cache),
+        warm_starts=warm,
         compiled=None if quick else experiments.compiled(case, rounds),
     )
     sizes = {

@@ -1,7 +1,6 @@
-"""What is measured: cost against depth, cost at equal error, forward solves, invariances, and the memory format."""
+"""What is measured apart from depth: cost at equal error, forward solves, invariances, memory format, compiling."""
 
 import copy
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,23 +36,6 @@ PIXEL_SCALE = 255.0
 LOSS_SCALE = 1e-3
 STEPS = 10
 """Timed at once where one step is too short for the clock."""
-
-
-@dataclass(frozen=True)
-class DepthRow:
-    """One method at every depth; lists go with the depths."""
-
-    library: str
-    name: str
-    flat: bool
-    time: list[Spread]
-    """Multiples of the floor at the same depth, in the same round."""
-    time_slope: Spread
-    """Time of one more step as a multiple of the floor's."""
-    work: list[Work]
-    saved_slope: float
-    """Saved bytes of one more step."""
-    peak_slope: float
 
 
 @dataclass(frozen=True)
@@ -112,38 +94,6 @@ class Compiled:
     """A gradient by the first row of equal error, both solves included."""
     seconds: float
     """Until the first evaluation with and without a graph: what each job pays."""
-
-
-def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[DepthRow]:
-    """Every method of everybody at every depth."""
-    reference = problem.exact_gradient()
-    columns = [_contestants(depth) for depth in depths]
-    work = [[measure_work(problem, method.gradient, reference) for method in column] for column in columns]
-    jobs = [
-        partial(seconds, problem, gradient)
-        for depth, column in zip(depths, columns, strict=True)
-        for gradient in (methods.floor(depth), *(method.gradient for method in column))
-    ]
-    times = in_turns(rounds, jobs).reshape(rounds, len(depths), -1)
-    floor = times[:, :, 0]
-    floor_slopes = [_slope(depths, row) for row in floor]
-
-    def row(i: int, method: Method) -> DepthRow:
-        mine = times[:, :, i + 1]
-        slopes = [_slope(depths, row) / base for row, base in zip(mine, floor_slopes, strict=True)]
-        works = [column[i] for column in work]
-        return DepthRow(
-            library=method.library,
-            name=method.name,
-            flat=method.flat,
-            time=[spread(ratios) for ratios in (mine / floor).T],
-            time_slope=spread(slopes),
-            work=works,
-            saved_slope=_slope(depths, [w.saved_bytes for w in works]),
-            peak_slope=_slope(depths, [w.peak_bytes for w in works]),
-        )
-
-    return [row(i, method) for i, method in enumerate(columns[0])]
 
 
 def at_equal_error(problems: Sequence[Problem], rounds: int) -> list[EqualErrorRow]:
@@ -268,12 +218,6 @@ def _steps(problem: Problem) -> float:
     return time.perf_counter() - begin
 
 
-def _contestants(depth: int) -> list[Method]:
-    """Ours and the peers' equivalents."""
-    theirs = peers.at_depth(depth) if peers.installed() else []
-    return [*methods.plain_loops(depth), *methods.our_methods(depth), *theirs]
-
-
 def _implicit(tol: float) -> list[Method]:
     return [*methods.our_implicit(tol), *(peers.implicit(tol) if peers.installed() else [])]
 
@@ -309,8 +253,3 @@ def _adjoint(problem: Problem, gradient: Gradient, scale: float) -> tuple[int, T
 
 def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
-
-
-def _slope(depths: Sequence[int], values: Sequence[float]) -> float:
-    """Of the least-squares line; exactly zero for values that are all the same."""
-    return statistics.linear_regression(depths, list(values)).slope

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.bench import methods, peers
+from harness.bench import depth, methods, peers
 from harness.bench.measure import CountedMap, measure_work
 from harness.bench.problem import JACOBIAN_NORM, Size, jacobian_norm, make_problem
 from harness.catalog import BackpropSpec
@@ -34,6 +34,15 @@ def ours(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_every_backprop_method_of_the_catalog_is_in_the_bench() -> None:
     benched = {method.name.split(",")[0] for method in methods.our_methods(1)}
     assert set(BackpropSpec.choices()) <= benched
+
+
+def test_jfb_is_compared_with_its_neighbouring_floors(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 2.4, 1.4, 1.2, 1.6, 2.0, 3.6, 2.0, 2.1, 2.2])
+    monkeypatch.setattr("harness.bench.depth.seconds", lambda problem, gradient: next(times))
+    (row,) = depth.against_floor(make_problem(TINY), [5], evaluations=10)
+    assert (row.depth, row.pairs) == (5, 2)
+    assert row.jfb.median == pytest.approx((2.0 + 1.8) / 2)
+    assert row.again.median == pytest.approx((0.8 + 1.0) / 2)
 
 
 def test_saved_bytes_are_flat_in_depth_or_grow_linearly(results: dict[str, Any]) -> None:
