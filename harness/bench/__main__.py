@@ -1,7 +1,7 @@
 """The command. Heavy modules are imported when it runs: --help must be instant."""
 
 import json
-import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,10 +28,14 @@ def bench(
     python -m harness.bench
     python -m harness.bench --quick --rounds 1
     """
+    import torch
     from rich.console import Console
 
     from harness.bench import report
+    from harness.folder import write_atomically
 
+    # A second thread waits for whatever else the machine does, twice at every layer: with one, repeats agree.
+    torch.set_num_threads(1)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -39,13 +43,14 @@ def bench(
     report.show(results, console)
     found = [asdict(claim) for claim in report.claims(results)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({**describe_run(rounds), **sizes, **asdict(results), "claims": found}, indent=2))
+    numbers = {**describe_run(rounds), **sizes, **asdict(results), "claims": found}
+    write_atomically(output, json.dumps(numbers, indent=2))
     console.print(f"Written to {output}")
 
 
 def run(quick: bool, rounds: int, cache: Path) -> Any:
     """All experiments, and the sizes of their problems; decoded pictures are kept in `cache`."""
-    import torch
+    from rich.progress import track
 
     from harness.bench import depth, experiments, report
     from harness.bench.problem import Size, make_problem
@@ -58,29 +63,26 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     length = Length(pretraining=4, steps=16, seeds=1, test_images=2) if quick else Length()
     seeds = range(1 if quick else EQUAL_ERROR_PROBLEMS)
     depths = [2, 3, 4] if quick else [5, 15, 30, 60]
-    # Pictures of 32 pixels are too small to share between threads.
-    torch.set_num_threads(1)
-    warm = warm_starts(length, cache)
-    torch.set_num_threads(1 if quick else os.cpu_count() or 1)
     case, forward = make_problem(gradient_size), make_problem(forward_size)
-    results = report.Results(
-        depths=depths,
-        depth_rows=depth.against_depth(case, depths, rounds),
-        floor=depth.against_floor(case, depths, evaluations=20 if quick else 600),
-        equal_error=experiments.at_equal_error([make_problem(equal_error_size, seed) for seed in seeds], rounds),
-        forward=experiments.forward_solves(forward),
-        invariances=[*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
-        memory_format=experiments.memory_formats(case, rounds),
-        warm_starts=warm,
-        compiled=None if quick else experiments.compiled(case, rounds),
-    )
+    equal = [make_problem(equal_error_size, seed) for seed in seeds]
+    measurements: dict[str, Callable[[], Any]] = {
+        "warm_starts": lambda: warm_starts(length, cache),
+        "depth_rows": lambda: depth.against_depth(case, depths, rounds),
+        "floor": lambda: depth.against_floor(case, depths, evaluations=20 if quick else 600),
+        "equal_error": lambda: experiments.at_equal_error(equal, rounds),
+        "forward": lambda: experiments.forward_solves(forward),
+        "invariances": lambda: [*experiments.forward_invariances(forward), *experiments.adjoint_invariances(case)],
+        "memory_format": lambda: experiments.memory_formats(case, rounds),
+        "compiled": lambda: None if quick else experiments.compiled(case, rounds),
+    }
+    found = {name: measure() for name, measure in track(measurements.items(), "measuring")}
     sizes = {
         "gradient_problem": asdict(gradient_size),
         "equal_error_problems": asdict(equal_error_size),
         "forward_problem": asdict(forward_size),
         "warm_start_problem": asdict(length),
     }
-    return results, sizes
+    return report.Results(depths, **found), sizes
 
 
 def describe_run(rounds: int) -> dict[str, Any]:
