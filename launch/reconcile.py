@@ -84,8 +84,9 @@ def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
     """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("cell", "state", "ranks", "steps", "evaluations of T, at most"):
-        shown.add_column(column, overflow="fold")
+    shown.add_column("cell", no_wrap=True)
+    for column in ("state", "ranks", "steps", "evaluations of T, at most"):
+        shown.add_column(column)
     states = {cell.cell_id: runs.cell(cell.cell_id).status().state for cell in cells}
     unfinished = [cell for cell in cells if states[cell.cell_id] != "finished"]
     for cell in cells[:CELLS_SHOWN]:

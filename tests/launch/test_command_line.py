@@ -1,6 +1,7 @@
 """The front door: what a user types and sees."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_writes_nothing(
 def test_a_dry_run_lists_the_cells_and_writes_nothing(tmp_path: Path) -> None:
     done = launch("grid", "demo", "--dry-run", "--runs", str(tmp_path / "runs"))
     assert done.returncode == 0
+    assert len(re.findall(r"^\S+-[0-9a-f]{8} ", done.stdout, re.MULTILINE)) == 14, "80 columns hold every name"
     assert "14 cells (14 planned)" in done.stdout
     assert "no price yet for 14 cells of 14 shapes" in done.stdout
     assert not list(tmp_path.iterdir())
