@@ -127,7 +127,7 @@ def validation_curves(data: GridData) -> Figure | None:
 
 def cost_against_quality(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame) -> Figure | None:
     """What a gradient takes against what the trained method reaches."""
-    if cost.empty or cost["seconds_total_median"].isna().all():
+    if cost.empty or cost["seconds_total_mean"].isna().all():
         return None
     both = cost.merge(accuracy[["method", "psnr", "psnr_seed_std", "protocol"]], on="method")
     colours = _colours(both["variant"])
@@ -137,7 +137,7 @@ def cost_against_quality(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFr
     for row in both.to_dict("records"):
         error = None if math.isnan(row["psnr_seed_std"]) else row["psnr_seed_std"]
         axes.errorbar(
-            row["seconds_total_median"], row["psnr"], yerr=error, marker=markers[row["model"]], markersize=9,
+            row["seconds_total_mean"], row["psnr"], yerr=error, marker=markers[row["model"]], markersize=9,
             color=colours[row["variant"]], markeredgecolor="white", linestyle="none",
         )  # fmt: skip
     for model, marker in markers.items():
@@ -145,7 +145,7 @@ def cost_against_quality(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFr
     for variant, colour in colours.items():
         axes.plot([], [], color=colour, linewidth=6, solid_capstyle="butt", label=variant)
     _reference_lines(axes, data, "test", both["protocol"])
-    axes.set(xlabel="Median time of a training step (s)", ylabel="Test PSNR (dB)")
+    axes.set(xlabel="Mean time of a training step (s)", ylabel="Test PSNR (dB)")
     axes.set_xlim(left=0)
     sns.despine(canvas)
     canvas.legend(loc="outside right upper", frameon=False)
@@ -155,25 +155,25 @@ def cost_against_quality(data: GridData, accuracy: pd.DataFrame, cost: pd.DataFr
 
 def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
     """Where the time of a training step goes."""
-    if cost.empty or cost["seconds_total_median"].isna().all():
+    if cost.empty or cost["seconds_total_mean"].isna().all():
         return None
     canvas = Canvas(figsize=(WIDTH, 1.2 + 0.36 * len(cost)), layout="constrained")
     axes = canvas.subplots()
     left = np.zeros(len(cost))
     for phase, colour in zip(PHASES, PHASE_COLOURS, strict=True):
-        widths = cost[f"seconds_{phase}_median"].to_numpy(dtype=float)
+        widths = cost[f"seconds_{phase}_mean"].to_numpy(dtype=float)
         axes.barh(cost["label"], widths, left=left, color=colour, height=0.72, label=phase.replace("_", " "))
         left += widths
     for position, (end, ratio) in enumerate(zip(left, cost["ratio"], strict=True)):
         if not math.isnan(ratio):
             axes.annotate(f"{ratio:.2f}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.invert_yaxis()
-    axes.set(xlabel="Median seconds in one training step")
+    axes.set(xlabel="Mean seconds in one training step")
     axes.margins(x=0.06)
     sns.despine(canvas, left=True)
     axes.tick_params(axis="y", length=0)
     canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
-    caption = "Medians of each phase on its slowest rank. Number: median step time over that of the same model by jfb."
+    caption = "Means of each phase on its slowest rank. Number: mean step time over that of the same model by jfb."
     return render("phases", "Where a step's time goes", caption, canvas)
 
 

@@ -105,7 +105,7 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
         parts = []
         for row in rows.to_dict("records"):
             ratio = ratios.get(row["label"], math.nan)
-            price = "" if math.isnan(ratio) else f" at {ratio:.2f} times the step time"
+            price = "" if math.isnan(ratio) else f" at {ratio:.2f} times the mean step time"
             parts.append(f"{row['label']} {_estimate(row, 'over_jfb')} dB{price}")
         better = sum(_estimate(row, "over_jfb").verdict == "above" for row in rows.to_dict("records"))
         yield Finding(

@@ -43,9 +43,10 @@ def scaling_table(data: GridData, frame: pd.DataFrame) -> Table:
     notes = [
         "Strong: the global batch stays, each rank gets less of it. Weak: the batch of one rank stays, and the global "
         "batch grows. Speedup: images/s over those of the fewest ranks; parallel efficiency: speedup by that of ranks.",
-        "Images/s: global batch over the median step, whose phases count on their slowest rank. Exposed sync: backward "
-        "time under synchronisation less that without it, from the probe. nfe imbalance: evaluations run by the "
-        "busiest rank over the mean of all, which limits the speedup where ranks wait for each other.",
+        "Images/s: global batch over the mean of the steps timed as in the table of costs, which is all their samples "
+        "over all their seconds; phases count on their slowest rank. Exposed sync: backward time under synchronisation "
+        "less that without it, from the probe. nfe imbalance: evaluations run by the busiest rank over the mean of "
+        "all, which limits the speedup where ranks wait for each other.",
     ]
     cells = data.finished[data.finished["kind"] == "train"]
     caption, command = context.caption(data, cells), context.command(data.declared)
@@ -73,7 +74,7 @@ def _row(data: GridData, cells: pd.DataFrame, mode: str) -> dict[str, Any]:
         "mode": mode,
         "world_size": int(first["world_size"]),
         "global_batch_size": int(first["global_batch_size"]),
-        "throughput": first["global_batch_size"] / steps["seconds_total"].median(),
+        "throughput": first["global_batch_size"] / steps["seconds_total"].mean(),
         "nfe_imbalance": steps["nfe_imbalance"].mean(),
         **probed,
     }

@@ -65,9 +65,10 @@ def over_seeds(seeds: Sequence[pd.DataFrame], column: str) -> tuple[float, float
     return statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else math.nan
 
 
-def quantiles(values: "pd.Series[float]", name: str) -> dict[str, float]:
-    """Median, 90th percentile and maximum under `name_...`; nan where there is no value."""
+def summary(values: "pd.Series[float]", name: str) -> dict[str, float]:
+    """Mean, median, 90th percentile and maximum under `name_...`; nan where there is no value."""
     return {
+        f"{name}_mean": float(values.mean()),
         f"{name}_median": float(values.median()),
         f"{name}_p90": float(values.quantile(0.9)),
         f"{name}_max": float(values.max()),

@@ -42,6 +42,19 @@ def test_weak_scaling_keeps_the_batch_of_a_rank(runs: Runs) -> None:
     assert weak["parallel_efficiency"].iloc[1] == pytest.approx(1.0, rel=0.1)
 
 
+def test_steps_that_solve_in_full_count_in_the_speedup(runs: Runs) -> None:
+    """Cheap steps take half the time on two ranks; every fourth does not, and takes 1 s on one rank as on two."""
+    data = load(make(runs, *SMALL, "world_size=1,2"), "demo")
+    cheap = 0.4 / data.steps["cell_id"].map(data.cells["world_size"]).astype(float)
+    data.steps["seconds_total"] = cheap.where(data.steps["step"] % 4 != 0, 1.0)
+    found = scaling_frame(data)
+    timed = data.steps[data.steps["step"] > 5].groupby("cell_id")["seconds_total"].mean()
+    one, two = sorted(timed[timed.index.str.startswith("de-hqs")], reverse=True)
+    assert list(found["throughput"]) == pytest.approx([12 / one, 12 / two])
+    assert found["speedup"].iloc[1] == pytest.approx(one / two)
+    assert found["parallel_efficiency"].iloc[1] == pytest.approx(one / two / 2)
+
+
 def test_one_number_of_ranks_is_no_study(runs: Runs) -> None:
     data = load(make(runs, *SMALL), "demo")
     assert scaling_frame(data).empty
