@@ -128,7 +128,8 @@ def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str])
     """
     import submitit
 
-    folder.mkdir(parents=True)
+    # It is there, and empty, where a shell died right here: its name is not taken.
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "submission.json", submission.model_dump_json(indent=1))
     executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS, python=python(submission.profile))
     executor.update_parameters(**parameters(submission, folder, after))
