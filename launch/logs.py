@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.folder import CellFolder
 from launch.runs import Runs
-from launch.submissions import Submissions, read
+from launch.submissions import Submissions
 
 
 def print_logs(runs: Runs, folder: CellFolder) -> None:
@@ -21,9 +21,9 @@ def print_logs(runs: Runs, folder: CellFolder) -> None:
 def log_files(runs: Runs, folder: CellFolder) -> list[Path]:
     """The files of the cell's own processes, then those of the jobs that held it, which may have held others too."""
     found = list((folder.path / "logs").glob("*_log.*"))
-    for name in Submissions(runs).names():
-        submission_folder = Submissions(runs).root / name
-        submission = read(submission_folder)
+    submissions = Submissions(runs)
+    for submission in submissions.readable:
+        submission_folder = submissions.root / submission.name
         for index, cells in enumerate(submission.jobs):
             if folder.cell_id in cells:
                 # JOB_INDEX_RANK_log.err, without the index where there is one job only.

@@ -12,13 +12,15 @@ submission.json   the array: profile, and the cells of each index
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config import ConfigError
+from pydantic import ValidationError
+
+from harness.config import ConfigError, explain
 from harness.folder import write_atomically
 from launch.batch import Layout, Submission, parameters, python
 from launch.runs import Runs
@@ -76,10 +78,18 @@ class Submissions:
     def places(self) -> dict[str, Place]:
         """Where each cell was sent last."""
         found = {}
-        for path in self._files:
-            submission = read(path.parent)
+        for submission in self.readable:
             for index, cells in enumerate(submission.jobs):
                 found.update(dict.fromkeys(cells, Place(submission, index)))
+        return found
+
+    @cached_property
+    def readable(self) -> list[Submission]:
+        """What was sent, oldest first, but for what other code wrote down and this one cannot read."""
+        found = []
+        for path in self._files:
+            with suppress(ConfigError):
+                found.append(read(path.parent))
         return found
 
     @cached_property
@@ -90,10 +100,14 @@ class Submissions:
         """The job of each cell that has one which runs or is going to run.
 
         Raises:
-            ConfigError: slurmctld does not answer.
+            ConfigError: slurmctld does not answer, or there is a living job whose cells cannot be read.
         """
         places = self._places_of(cells)
-        jobs = queued({place.submission.name for place in places.values()})
+        unreadable = set(self.names()) - {submission.name for submission in self.readable}
+        jobs = queued({place.submission.name for place in places.values()} | unreadable)
+        for (name, _), job in jobs.items():
+            if name in unreadable and job.is_live:
+                read(self.root / name)
         known = {cell: jobs[place.key] for cell, place in places.items() if place.key in jobs}
         return {cell: job for cell, job in known.items() if job.is_live}
 
@@ -116,8 +130,17 @@ class Submissions:
 
 
 def read(folder: Path) -> Submission:
-    """The submission of a directory."""
-    return Submission.model_validate_json((folder / "submission.json").read_text(encoding="utf-8"))
+    """The submission of a directory.
+
+    Raises:
+        ConfigError: other code has written it.
+    """
+    path = folder / "submission.json"
+    try:
+        return Submission.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        said = f"{path} was written by other code ({explain(error)})"
+        raise ConfigError(f"submissions: {said}; wait for its jobs or scancel --name={folder.name}") from None
 
 
 def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str]) -> list[str]:

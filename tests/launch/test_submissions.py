@@ -1,4 +1,4 @@
-"""What was sent to the scheduler, where a shell died in between or other code wrote it down; the scheduler is made up."""
+"""What was sent to a scheduler that is made up: where a shell died in between, or other code wrote it down."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 import submitit
 
+from harness.config import ConfigError
+from launch import submissions
 from launch.batch import Submission
 from launch.cluster import Slurm
+from launch.logs import log_files
 from launch.runs import Runs
+from launch.scheduler import Job
 from launch.submissions import Submissions, send
 
 
@@ -36,3 +40,25 @@ def test_a_name_is_used_again_where_a_shell_died_before_it_wrote_what_it_sends(
     folder.mkdir(parents=True)
     assert send(submission("test-0", "one"), folder, runs, after=[]) == ["7"]
     assert Submissions(runs).places["one"].key == ("test-0", 0)
+
+
+def test_what_other_code_wrote_down_is_passed_over_unless_a_job_of_it_lives(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = submission("new", "one")
+    for name, text in (("old", '{"name": "old", "jobs": [["one"]], "partition": "main"}'), ("new", "")):
+        folder = Submissions(runs).root / name
+        folder.mkdir(parents=True)
+        (folder / "submission.json").write_text(text or written.model_dump_json())
+    assert Submissions(runs).places["one"].submission == written
+    assert not log_files(runs, runs.cell("one"))
+
+    def queued(names: set[str]) -> dict[tuple[str, int], Job]:
+        return {(name, 0): Job("7", state, "", "") for name in names}
+
+    monkeypatch.setattr(submissions, "queued", queued)
+    state = "COMPLETED"
+    assert not Submissions(runs).living(["one"])
+    state = "RUNNING"
+    with pytest.raises(ConfigError, match=r"^submissions: \S+/old/submission.json was .* scancel --name=old$"):
+        Submissions(runs).living(["two"])
