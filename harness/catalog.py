@@ -5,7 +5,7 @@ frozen `Spec`; `harness.build` imports its `target` inside the job and calls it 
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -352,6 +352,8 @@ class CgNormal(AdjointSolverSpec):
 
     target = "harness.linear:CgNormal"
     name: Literal["cg-normal"] = "cg-normal"
+    max_steps: Annotated[int, Field(ge=2)] = 50
+    """Most products with the Jacobian for one solve; a step takes two."""
 
 
 class SolverSpec(AdjointSolverSpec, Spec):

@@ -79,8 +79,8 @@ def _failures_recorded(folder: CellFolder, place: Place) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        status = folder.status()
-        if status.state != "failed":
+        if folder.status().state != "failed":
             message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-            folder.end_attempt("failed", f"rank {place.rank}: {message}")
+            state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.end_attempt(state, f"rank {place.rank}: {message}")
         raise

@@ -229,4 +229,7 @@ def _up_to_checkpoint(events: Sequence[AnyEvent], step: int) -> list[AnyEvent]:
     for position, event in enumerate(events):
         if isinstance(event, Checkpoint) and event.step == step:
             return list(events[: position + 1])
-    return []
+    if step == 0 or not events:
+        return []
+    # The attempt died between the checkpoint and its line here, which would have been the last.
+    return [*events, Checkpoint(time=events[-1].time, step=step)]

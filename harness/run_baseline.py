@@ -21,6 +21,7 @@ from harness.precision import DTYPES
 from harness.record import Search
 from harness.session import EVALUATION_BATCH, Session
 from harness.solvers import Solution, Status
+from harness.tasks import build_network
 from harness.trained import denoiser_weights
 
 SEARCH_PICTURES = 32
@@ -74,7 +75,7 @@ def plain_reconstruct(folder: CellFolder, cell: BaselineCell, device: torch.devi
     physics = build(cell.physics, cell.data.image_size).to(device, dtype)
     if cell.network is None or cell.needs is None:
         return PlainReconstruct(physics, build(cell.baseline))
-    network = build(cell.network)
+    network, _ = build_network(cell)
     network.load_state_dict(denoiser_weights(folder, cell.needs))
     return PlainReconstruct(physics, build(cell.baseline, network.to(device, dtype)))
 

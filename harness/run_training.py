@@ -153,6 +153,7 @@ def _save(session: Session, task: Task, step: int, keep: int) -> None:
             "schedule": task.schedule.state_dict(),
             "states": dict(ChainMap(*states)),
         }
+        session.secure()
         checkpoint.save(session.folder.checkpoints, step, state, keep)
         session.write(Checkpoint(time=time.time(), step=step))
 

@@ -1,5 +1,6 @@
 """One attempt at one cell, as one rank sees it: record, status, and the scoring that all kinds of cells share."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,6 +49,11 @@ class Session:
         if self.record is not None:
             self.record.write(event.model_dump_json() + "\n")
             self.record.flush()
+
+    def secure(self) -> None:
+        """Wait until what was written survives the loss of this node."""
+        if self.record is not None:
+            os.fsync(self.record.fileno())
 
     def report(self, **changes: object) -> None:
         """Update the status; progress alone reaches the disk at most twice a second."""

@@ -14,7 +14,7 @@ from harness.backprop import Timed, untimed
 from harness.build import build
 from harness.catalog import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.clock import Clock
-from harness.config import PretrainCell, TrainCell
+from harness.config import BaselineCell, PretrainCell, TrainCell
 from harness.data import Batch
 from harness.lipschitz import Projection
 from harness.model import Equilibrium, Output
@@ -129,8 +129,9 @@ def train_task(
     )
 
 
-def build_network(cell: PretrainCell | TrainCell, **more: int) -> tuple[nn.Module, Projection | None]:
+def build_network(cell: PretrainCell | TrainCell | BaselineCell, **more: int) -> tuple[nn.Module, Projection | None]:
     """The network of a cell with random weights, and what keeps it within its Lipschitz bound if it has one."""
+    assert cell.network is not None
     network: nn.Module = build(cell.network, **more)
     bound = cell.network.lipschitz
     projection = Projection(network, bound, cell.data.image_size) if bound else None
@@ -152,11 +153,11 @@ def equilibrium(cell: TrainCell, timed: Timed = untimed) -> tuple[Equilibrium, P
 
 
 def _continuing(cell: TrainCell) -> Solver | None:
-    """What goes on with the states of the pool."""
+    """What goes on with the states of the pool: plain steps, unless the backprop method needs the solver's own."""
     if cell.active_pool is None:
         return None
     steps, relaxation = cell.active_pool.max_steps, cell.active_pool.relaxation
-    if relaxation is None:
+    if relaxation is None or cell.backprop.forward_solvers:
         solver: Solver = build(cell.solver.model_copy(update={"max_steps": steps}))
         return solver
     return Picard(tol=None, max_steps=steps, relaxation=relaxation)

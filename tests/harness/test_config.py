@@ -30,6 +30,10 @@ from tests.conftest import tiny_cell
         ),
         ({"model": "de-prox", "backprop": {"name": "implicit", "solver": "andersn"}}, "backprop.solver: 'andersn'"),
         ({"model": "de-prox", "backprop": "shine"}, "backprop shine needs solver broyden, not anderson"),
+        (
+            {"model": "de-prox", "backprop": {"name": "implicit", "solver": {"name": "cg-normal", "max_steps": 1}}},
+            "backprop.solver.max_steps",
+        ),
         ({"model": "de-prox", "data": {"image_size": 32, "crop": 33}}, "data: crop 33 is larger than image_size 32"),
         (
             {"model": "feed-forward"},

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.catalog import PnpPgd
 from harness.checkpoint import load_newest
+from harness.config import BaselineCell, TrainCell
 from harness.lipschitz import Projection, power_iteration
 from harness.tasks import build_network
 from launch.alone import run_here
@@ -114,6 +116,20 @@ def test_training_stays_within_the_bound_and_checkpoints_the_vectors(tmp_path: P
         assert max(norms(network)) > 0.6, "the bound is felt"
         vectors.append(state["2.dominant"])
     assert not torch.equal(*vectors)
+
+
+def test_a_bounded_denoiser_can_be_plugged_in(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    small = {"image_size": 16, "train_images": 32, "validation_images": 2, "test_images": 2}
+    trained = tiny_cell(network=BOUNDED, data=small)
+    assert isinstance(trained, TrainCell)
+    method = PnpPgd(iterations=2)
+    plugged = BaselineCell(baseline=method, data=trained.data, network=trained.network, pretraining=trained.pretraining)
+    for one in (plugged.needs, plugged):
+        assert one is not None
+        folder = runs.cell(one.cell_id)
+        folder.plan(one)
+        assert run_here(folder) == "finished"
 
 
 def test_the_map_stands_still_between_two_steps() -> None:

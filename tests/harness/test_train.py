@@ -40,6 +40,13 @@ def test_the_jacobian_penalty_is_recorded_and_shrinks_the_jacobian(tmp_path: Pat
     assert max(norms[1]) < min(norms[0])
 
 
+def test_shine_goes_on_with_the_states_of_a_pool(tmp_path: Path) -> None:
+    """With Broyden steps: the gradient needs the estimate of the Jacobian that the last solve ends with."""
+    pool = {"size": 12, "refresh_every": 3, "max_steps": 2}
+    found = events(Runs(tmp_path), data=SMALL, steps=8, backprop="shine", solver={"name": "broyden"}, pool=pool)
+    assert {event.nfe for event in found if isinstance(event, Step)} >= {2.0}
+
+
 def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_path: Path) -> None:
     common: dict[str, Any] = {
         "data": SMALL,
