@@ -14,10 +14,13 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
     """Run a cell, as a rank where torchrun started this process; a cell of several ranks is handed to torchrun.
 
     Raises:
-        ConfigError: no such cell.
+        ConfigError: no such cell, or the one that it starts from is not finished.
     """
     folder = _find(runs, name, overrides)
-    world_size = folder.cell().world_size
+    needs, world_size = folder.cell().needs, folder.cell().world_size
+    if needs and runs.cell(needs.cell_id).status().state != "finished":
+        before = f"python -m launch run {needs.cell_id}"
+        raise ConfigError(f"cell: {folder.cell_id} starts from a denoiser that is not finished; first: {before}")
     if world_size > 1 and "WORLD_SIZE" not in os.environ:
         sys.stdout.flush()
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
