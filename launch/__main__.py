@@ -52,7 +52,7 @@ def grid(
     \b
     python -m launch grid demo --dry-run
     python -m launch grid demo --probe --cluster my-site.yaml
-    python -m launch grid demo model=de-admm,de-prox optimizer.lr=1e-4
+    python -m launch grid demo name=long model=de-admm,de-prox steps=200
     python -m launch grid demo name=faces data.name=folder data.root=~/photos
     """
     from rich.console import Console

@@ -27,7 +27,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.enqueue import check, enqueue
 
         check(grid.name, cells, profile)
-        _write_plan(runs, grid, cells)
+        _write_plan(runs, grid, cells, console)
         enqueue(runs, grid.name, cells, profile, console)
         console.print(f"python -m launch status {grid.name} --watch")
         return 0
@@ -39,7 +39,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     largest = max((cell.world_size for cell in cells), default=1)
     if profile.gpus and largest > profile.ranks:
         raise ConfigError(f"world_size: {largest} needs as many GPUs, and this --cluster has ranks: {profile.ranks}")
-    _write_plan(runs, grid, cells)
+    _write_plan(runs, grid, cells, console)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
     console.print(f"{grid.name}: {len(folders)} cells, {len(folders) - len(unfinished)} finished before")
@@ -102,9 +102,13 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
 
 
-def _write_plan(runs: Runs, grid: Grid, cells: list[Cell]) -> None:
-    """Write down what is about to run, and what it is expected to take."""
+def _write_plan(runs: Runs, grid: Grid, cells: list[Cell], console: Console) -> None:
+    """Write down what is about to run, and what it is expected to take; says how many cells leave the grid."""
     runs.require_space()
+    before = {folder.cell_id for folder in runs.cells_of(grid.name)} if runs.is_launched(grid.name) else set()
+    if gone := before - {cell.cell_id for cell in cells}:
+        line = f"{len(gone)} of {len(before)} cells launched as {grid.name} are not in this plan and leave the grid"
+        console.print(f"{line}; name=... keeps both", soft_wrap=True)
     runs.write_plan(grid, cells)
     runs.write_estimates(grid.name, price_unfinished(runs, cells).seconds)
 
