@@ -1,6 +1,5 @@
 """Brings a grid from what is declared to finished: what is done is skipped, what was interrupted resumes."""
 
-import os
 from collections import Counter
 
 from rich.console import Console, Group
@@ -8,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
-from launch.cluster import Profile, Slurm
+from launch.cluster import Profile, Slurm, processors
 from launch.grid import Grid
 from launch.price import Price, describe_price, finished_cells, price, probes
 from launch.runs import Runs
@@ -117,7 +116,7 @@ def _at_once(cells: list[Cell], profile: Profile) -> int:
     """Cells that run at the same time, as far as the profile decides it."""
     if isinstance(profile, Slurm):
         return profile.throttle * profile.cells_at_once
-    ranks = profile.ranks or os.cpu_count() or 1
+    ranks = profile.ranks or processors()
     return max(1, ranks // max((cell.world_size for cell in cells), default=1))
 
 

@@ -4,7 +4,6 @@ submitit's local executor starts every job at once and stops it after two minute
 many ranks running as the machine has room for, and the time limit comes from the cluster profile.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from harness.folder import CellFolder, CellStatus
-from launch.cluster import CPU_ENVIRONMENT, Local
+from launch.cluster import CPU_ENVIRONMENT, Local, processors
 from launch.job import CellJob
 from launch.runs import Runs
 from launch.status import read_rows_without_scheduler, table
@@ -95,7 +94,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    queue = Queue(waiting=list(folders), capacity=profile.ranks or os.cpu_count() or 1)
+    queue = Queue(waiting=list(folders), capacity=profile.ranks or processors())
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
         try:
             while queue.waiting or queue.running:
@@ -114,7 +113,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
 
 def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) -> submitit.Job[str]:
     ranks = folder.cell().world_size
-    threads = max(1, (os.cpu_count() or 1) // max(capacity, ranks))
+    threads = max(1, processors() // max(capacity, ranks))
     executor = submitit.LocalExecutor(folder=folder.path / "logs")
     executor.update_parameters(
         tasks_per_node=ranks,

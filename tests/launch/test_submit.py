@@ -1,5 +1,8 @@
 """The local queue: what starts when, and what each rank is given of the machine."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,12 @@ def test_gpus_have_to_be_counted_and_to_suffice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="world_size: 4 needs as many GPUs, and this --cluster has ranks: 2"):
         launch(runs, Grid(name="four"), [cell], Local(gpus=True, ranks=2), Console())
     assert not (tmp_path / "runs" / "cells").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_only_processors_that_this_process_may_use_count() -> None:
+    one = next(iter(os.sched_getaffinity(0)))
+    code = f"import os; os.sched_setaffinity(0, [{one}]); from launch.reconcile import _at_once; "
+    code += "from launch.cluster import Local; print(_at_once([], Local()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
