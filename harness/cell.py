@@ -11,7 +11,7 @@ import torch
 from harness import environment
 from harness.config import ANYWHERE, BaselineCell, Cell, PretrainCell, Site
 from harness.data import Loader, load
-from harness.distributed import Place, device_of, process_group
+from harness.distributed import Place, device_of, owned, process_group
 from harness.folder import CellFolder, CellStatus, State
 from harness.precision import DTYPES, set_precision
 from harness.run_baseline import run_baseline
@@ -36,8 +36,8 @@ def run_cell(path: Path, place: Place, stop: Callable[[], str] = lambda: "", sit
     if place.world_size != cell.world_size:
         raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {place.world_size})")
     device = device_of(place)
-    owner = folder.locked() if place.rank == 0 else nullcontext()
-    with owner, process_group(place, device, path / "meeting"), _failures_recorded(folder, place):
+    meeting = path / "meeting"
+    with owned(folder, place, meeting), process_group(place, device, meeting), _failures_recorded(folder, place):
         return _run(folder, cell, place, device, stop, site.stage)
 
 

@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.clock import Clock
-from harness.folder import write_atomically
+from harness.folder import CellBusy, CellFolder, write_atomically
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -68,6 +68,25 @@ def process_group(place: Place, device: torch.device, meeting: Path) -> Iterator
     finally:
         dist.destroy_process_group()
         gc.collect()
+
+
+@contextmanager
+def owned(folder: CellFolder, place: Place, meeting: Path) -> Iterator[None]:
+    """Own the cell on behalf of all ranks of this launch.
+
+    Raises:
+        CellBusy: another process owns it; the other ranks, told so at the meeting, raise it too.
+    """
+    if place.rank > 0:
+        yield
+        return
+    try:
+        with folder.locked():
+            yield
+    except CellBusy as busy:
+        if place.world_size > 1 and place.launch:
+            write_atomically(_endpoint(place, meeting), json.dumps(str(busy)))
+        raise
 
 
 def device_of(place: Place) -> torch.device:
@@ -124,7 +143,7 @@ def _store(place: Place, meeting: Path) -> Store:
         return HashStore()
     if not place.launch:
         return next(rendezvous("env://"))[0]
-    endpoint = meeting / f"{place.launch}.json"
+    endpoint = _endpoint(place, meeting)
     if place.rank == 0:
         host = os.environ.get("MASTER_ADDR", "127.0.0.1")
         store = TCPStore(host, 0, place.world_size, is_master=True, wait_for_workers=False)
@@ -135,5 +154,13 @@ def _store(place: Place, meeting: Path) -> Store:
         if time.monotonic() > deadline:
             raise TimeoutError(f"rank 0 did not publish {endpoint}")
         time.sleep(0.05)
-    host, port = json.loads(endpoint.read_text())
+    published = json.loads(endpoint.read_text())
+    if isinstance(published, str):
+        raise CellBusy(published)
+    host, port = published
     return TCPStore(host, port, place.world_size, is_master=False)
+
+
+def _endpoint(place: Place, meeting: Path) -> Path:
+    """Where rank 0 publishes where the ranks meet, or why they do not."""
+    return meeting / f"{place.launch}.json"

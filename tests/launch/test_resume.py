@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.cell import run_cell
 from harness.checkpoint import load_newest, save
 from harness.config import Cell
+from harness.distributed import Place
 from harness.folder import CellBusy, CellFolder
 from harness.record import Start, Step
 from launch.runs import Runs
@@ -84,6 +86,16 @@ def test_a_cell_that_is_being_run_is_left_alone(runs: Runs) -> None:
     folder.path.mkdir(parents=True)
     with folder.locked(), pytest.raises(CellBusy, match="some-cell is being run"), CellFolder(folder.path).locked():
         pass
+
+
+def test_no_rank_waits_for_a_cell_that_is_being_run(runs: Runs) -> None:
+    cell = tiny_cell(world_size=2)
+    folder = runs.cell(cell.cell_id)
+    folder.plan(cell)
+    with folder.locked():
+        for rank in range(2):
+            with pytest.raises(CellBusy, match="is being run"):
+                run_cell(folder.path, Place(rank, 2, rank, 2, launch="second"))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
