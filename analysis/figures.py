@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -95,12 +95,16 @@ def loss_curves(data: GridData) -> Figure | None:
             axes.plot(mean.index, mean, color=colours[str(variant)], marker=dot, linewidth=1.8, label=str(variant))
         axes.set(title=model, yscale="log")
         _log_ticks(axes.yaxis)
-    _finish(canvas, facets, "Training step", "Training loss (MSE)")
+    _finish(canvas, facets, "Training step", loss_label(data, steps["cell_id"].unique()))
     seeds = "mean over seeds, " if data.cells["seed"].nunique() > 1 else ""
-    caption = (
-        f"Mean squared error of each training batch (faint) and its running mean over {window} steps ({seeds}bold)."
-    )
+    caption = f"Loss of each training batch (faint) and its running mean over {window} steps ({seeds}bold)."
     return render("loss", "Training loss", caption + _unfinished(data), canvas)
+
+
+def loss_label(data: GridData, cell_ids: Iterable[str]) -> str:
+    """What the steps of some trained cells record; without its kind where they were trained on several."""
+    kinds = {data.configs[cell_id]["loss"].upper() for cell_id in cell_ids}
+    return f"Training loss ({kinds.pop()})" if len(kinds) == 1 else "Training loss"
 
 
 def validation_curves(data: GridData) -> Figure | None:

@@ -7,7 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure as Canvas
 
-from analysis.figures import WIDTH, Figure, render, style
+from analysis.figures import WIDTH, Figure, loss_label, render, style
 from analysis.final import best_cells
 from analysis.load import GridData
 from analysis.pictures import LINE, Column, column, mosaic, pixels, truth
@@ -31,7 +31,7 @@ def paper_figures(data: GridData) -> list[Figure]:
 
 
 def _figure_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
-    """Training loss against the pictures that training has seen."""
+    """Training loss against steps times the batch: with a pool a sample counts each time that it is visited."""
     steps = data.steps[data.steps["cell_id"] == cell["cell_id"]]
     losses = pd.Series(steps["loss"].to_numpy(dtype=float), index=steps["step"] * cell["global_batch_size"])
     losses = losses[np.isfinite(losses)]
@@ -42,7 +42,8 @@ def _figure_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
     axes = canvas.subplots()
     axes.plot(losses.index, losses, color="0.75", linewidth=0.8)
     axes.plot(losses.index, losses.rolling(window, min_periods=1, center=True).mean(), color="C0", linewidth=1.8)
-    axes.set(xlabel="Training pictures seen", ylabel="Mean squared error a picture", ylim=(0, None))
+    label = loss_label(data, [cell["cell_id"]])
+    axes.set(xlabel="Training samples processed", ylabel=label, ylim=(0, None))
     sns.despine(canvas)
     caption = (
         f"{cell['label']}, seed {cell['seed']}: loss of each batch (faint) and its running mean over {window} steps."

@@ -77,6 +77,20 @@ def test_the_papers_figure_and_table_show_the_best_de_grad_by_jfb(runs: Runs, dr
     assert len(drawn["figure-1"].axes[0].lines[0].get_xdata()) == 6
 
 
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [("mse", "Training loss (MSE)"), ("rmse", "Training loss (RMSE)"), ("mse,rmse", "Training loss")],
+)
+def test_loss_is_called_what_the_cells_say(runs: Runs, drawn: dict[str, Any], losses: str, said: str) -> None:
+    data = load(make(runs, *SMALL, "model=de-grad", f"loss={losses}"), "demo")
+    figures.loss_curves(data)
+    assert drawn["loss"].axes[0].get_ylabel() == said
+    paper.paper_figures(data)
+    axes = drawn["figure-1"].axes[0]
+    assert axes.get_xlabel() == "Training samples processed"
+    assert axes.get_ylabel() in (["Training loss (MSE)", "Training loss (RMSE)"] if "," in losses else [said])
+
+
 def test_without_de_grad_by_jfb_the_paper_has_nothing_to_show(runs: Runs, drawn: dict[str, Any]) -> None:
     assert paper.paper_figures(load(make(runs, *SMALL), "demo")) == []
 
