@@ -152,11 +152,17 @@ def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
     rows = contraction.to_dict("records")
     if not rows:
         return
-    inside = [row for row in rows if row["spectral_radius"] < 1]
-    radii = [f"{row['label']} {row['spectral_radius']:.3f} with |J| {row['norm']:.2f}" for row in rows]
+    sides = [_side_of_one(row) for row in rows]
+    inside, undecided = sides.count("below"), sides.count("undecided")
+    radii = [
+        f"{row['label']} {row['spectral_radius']:.3f} with |J| {row['norm']:.2f}"
+        + (" (undecided within the residual)" if side == "undecided" else "")
+        for row, side in zip(rows, sides, strict=True)
+    ]
+    text = f"{inside} of {len(rows)} trained methods have a map whose measured spectral radius is below 1"
     yield Finding(
-        _share(len(inside), len(rows)),
-        f"{len(inside)} of {len(rows)} trained methods have a map whose measured spectral radius is below 1.",
+        "mixed" if undecided else _share(inside, len(rows)),
+        f"{text}; {undecided} undecided within the residual." if undecided else f"{text}.",
         f"{', '.join(radii)}.",
     )
     held = [row for row in rows if row["drift"] >= -HELD]
@@ -166,6 +172,14 @@ def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
         f"{len(held)} of {len(rows)} trained methods keep their PSNR, to {HELD} dB, at ten times the training depth.",
         f"Plain iteration to K and to 10 K evaluations: {', '.join(drifts)}.",
     )
+
+
+def _side_of_one(row: dict[Any, Any]) -> Verdict:
+    """Where the spectral radius lies, as far as the residual of its eigenvalue, which is relative, lets it be told."""
+    radius, residual = row["spectral_radius"], row["eigenvalue_residual"]
+    if radius * (1 + residual) < 1:
+        return "below"
+    return "above" if radius * (1 - residual) > 1 else "undecided"
 
 
 def _gradients(gradients: pd.DataFrame) -> Iterator[Finding]:

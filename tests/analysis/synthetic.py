@@ -58,6 +58,8 @@ class Fake:
     interior: bool = True
     eigenvalue: float = 0.97
     """Dominant eigenvalue of the trained map."""
+    eigenvalue_residual: float = 1e-2
+    """Of that, relative to it."""
     drift: float = 0.0
     """Decibels gained from the training depth to ten times that."""
     fidelity: bool = True
@@ -195,7 +197,7 @@ def contraction(number: int, fake: Fake) -> Contraction:
         spectral_radius=[radius, radius - 0.1],
         dominant_eigenvalue=[fake.eigenvalue, fake.eigenvalue * 0.8],
         dominant_imaginary=[0.0, 0.01],
-        eigenvalue_residual=[1e-2, 2e-2],
+        eigenvalue_residual=[fake.eigenvalue_residual, 2e-2],
         psnr_at={25: fake.psnr, 50: fake.psnr, 250: fake.psnr + fake.drift} if number else {},
         residual_at={25: 1e-2, 50: 1e-3, 250: 1e30 if fake.drift < -10 else 1e-4} if number else {},
     )

@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from analysis import tables
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.figures import fidelity_against_cost
@@ -67,6 +69,28 @@ def test_contraction_shows_the_worst_picture_with_its_sign_and_the_drift(runs: R
     words = said(runs)
     assert "mixed: 1 of 2 trained methods have a map whose measured spectral radius is below 1." in words
     assert "mixed: 1 of 2 trained methods keep their PSNR, to 0.1 dB, at ten times the training depth." in words
+
+
+@pytest.mark.parametrize(
+    ("eigenvalue", "residual", "mark", "ending"),
+    [
+        (-0.97, 0.02, "yes: 1 of 1", "below 1. de"),
+        (-0.97, 0.04, "mixed: 0 of 1", "below 1; 1 undecided within the residual. de"),
+        (1.03, 0.04, "mixed: 0 of 1", "below 1; 1 undecided within the residual. de"),
+        (1.03, 0.02, "no: 0 of 1", "below 1. de"),
+    ],
+)
+def test_radius_is_on_a_side_of_1_only_where_its_residual_lets_it(
+    runs: Runs, eigenvalue: float, residual: float, mark: str, ending: str
+) -> None:
+    def measured(cell: Cell, fake: Fake) -> None:
+        fake.eigenvalue, fake.eigenvalue_residual = eigenvalue, residual
+
+    words = said(make(runs, *SMALL, "model=de-hqs", change=measured))
+    assert f"{mark} trained methods have a map whose measured spectral radius is {ending}" in words
+    assert ("de-hqs jfb 0.970 with |J| 1.10 (undecided within the residual)." in words) == (
+        (eigenvalue, residual) == (-0.97, 0.04)
+    )
 
 
 def test_records_without_these_measurements_have_empty_tables(runs: Runs) -> None:
