@@ -21,6 +21,8 @@ from harness.record import AnyEvent, Contraction, Evaluation, Fidelity, Probe, S
 from launch.runs import Runs
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Of MLflow's own seven tries the last would come after minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
@@ -33,7 +35,19 @@ RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED
 
 
 def sync_once(runs: Runs, grid: str) -> int:
-    """Bring MLflow up to date with every cell of a grid; the number of cells that had news."""
+    """Bring MLflow up to date with every cell of a grid; the number of cells that had news.
+
+    Raises:
+        ConfigError: MLflow does not answer.
+    """
+    try:
+        return _sync(runs, grid)
+    except MlflowException as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"MLflow at {runs.tracking_uri} does not answer: {said}") from None
+
+
+def _sync(runs: Runs, grid: str) -> int:
     client = MlflowClient(runs.tracking_uri)
     experiment = _experiment(client, runs, grid)
     known = {run.data.tags.get("jfbench.cell_id", ""): run for run in _all_runs(client, experiment)}
@@ -53,20 +67,17 @@ def sync_until_closed(runs: Runs, grid: str) -> None:
     Raises:
         ConfigError: it is away at the end.
     """
-    # Of MLflow's own seven tries the last would come after minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     closed = away = False
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
         try:
             sync_once(runs, grid)
             away = False
-        except MlflowException as error:
-            said = f"MLflow at {runs.tracking_uri} does not answer: {str(error).splitlines()[0]}"
+        except ConfigError as error:
             if closed:
-                raise ConfigError(said) from None
+                raise
             if not away:
-                print(f"{said} (trying again)", file=sys.stderr)
+                print(f"{error} (trying again)", file=sys.stderr)
             away = True
 
 
@@ -81,8 +92,10 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
     if run is None:
         tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
         run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
-        for params in _chunks(_params(folder.cell()), PARAMS_PER_CALL):
-            client.log_batch(run.info.run_id, params=params)
+    # A shell may have died right after it made the run.
+    missing = [param for param in _params(folder.cell()) if param.key not in run.data.params]
+    for params in _chunks(missing, PARAMS_PER_CALL):
+        client.log_batch(run.info.run_id, params=params)
     sent = int(run.data.tags.get("jfbench.events", 0))
     for metrics in _chunks(_metrics(events[sent:]), METRICS_PER_CALL):
         client.log_batch(run.info.run_id, metrics=metrics)
