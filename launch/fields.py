@@ -17,13 +17,21 @@ def describe_fields() -> Group:
     """The fields of a training cell, then the choices of every field that has some."""
     parts: list[Table | Text] = [Text("Fields of a cell", style="bold"), _table(TrainCell)]
     for name, field in (TrainCell.model_fields | {"baselines": BaselineCell.model_fields["baseline"]}).items():
-        for model in _models(field.annotation):
-            if Spec in model.__bases__:
-                for choice, spec in sorted(model.choices().items()):
-                    parts += [Text(f"\n{name}: {choice}", style="bold"), Text(_summary(spec)), _table(spec)]
-            else:
-                parts += [Text(f"\n{name}", style="bold"), Text(_summary(model)), _table(model)]
+        for title, model in _described(name, field.annotation):
+            parts += [Text(f"\n{title}", style="bold"), Text(_summary(model)), _table(model)]
     return Group(*parts)
+
+
+def _described(name: str, annotation: Any) -> Iterator[tuple[str, type[Frozen]]]:
+    """What has fields of its own in a field, with its title: a part, or every choice and then those that it offers."""
+    for model in _models(annotation):
+        if Spec not in model.__bases__:
+            yield name, model
+            continue
+        for choice, spec in sorted(model.choices().items()):
+            yield f"{name}: {choice}", spec
+            for nested, field in spec.model_fields.items():
+                yield from _described(f"{name}.{nested} ({choice})", field.annotation)
 
 
 def _table(model: type[Frozen]) -> Table:
