@@ -1,5 +1,7 @@
 """`launch fields` leaves out no choice."""
 
+from io import StringIO
+
 from rich.console import Console
 
 from harness.catalog import AdjointSolverSpec, SolverSpec
@@ -7,7 +9,7 @@ from launch.fields import describe_fields
 
 
 def test_choices_inside_of_a_choice_are_described_too() -> None:
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=StringIO())
     console.print(describe_fields())
     said = console.export_text()
     assert {"gmres", "cg-normal"} <= AdjointSolverSpec.choices().keys() - SolverSpec.choices().keys()
