@@ -111,7 +111,9 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
         if first["backprop"] != "jfb"
         else stats.estimate(pd.Series(dtype=float))
     )
-    residuals = pd.concat([seed["residual"] for seed in test]) if test else pd.Series(dtype=float)
+    # A feed-forward network's residual is only how far its output lies from its start.
+    iterated = test if first["model"] != "feed-forward" else []
+    residuals = pd.concat([seed["residual"] for seed in iterated]) if iterated else pd.Series(dtype=float)
     return {
         "start_psnr": stats.over_seeds(start, "psnr")[0],
         **_difference("gain", _paired(test, start)),

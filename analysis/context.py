@@ -16,12 +16,12 @@ from launch.grid import Grid, override, parse_assignment, read_grid, shipped_nam
 COMMIT_DIGITS = 12
 
 
-def caption(data: GridData, cells: pd.DataFrame) -> str:
-    """Data, protocol, device, seeds, ranks, steps and commit of some cells, as one line."""
+def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
+    """Data, protocol, device, seeds, ranks, steps and commit of some cells, scored on a split, as one line."""
     if cells.empty:
         return "No cell of this kind is finished."
     trained = cells[cells["kind"] == "train"]
-    test = data.evaluations[data.evaluations["split"] == "test"]
+    test = data.evaluations[data.evaluations["split"] == split]
     sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
     parts = [
         f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px, {_join(sizes)} test pictures",

@@ -54,7 +54,8 @@ def final_table(data: GridData, frame: pd.DataFrame) -> Table:
         "The best cell of each method on validation pictures, one seed, scored again. K is the training depth; 10 K: "
         "plain iteration for ten times as many evaluations of T, the change paired by picture with its standard error.",
     ]
-    return Table("final", "All test pictures", frame, COLUMNS, context.caption(data, cells), command, notes)
+    caption = context.caption(data, cells, "full")
+    return Table("final", "All test pictures", frame, COLUMNS, caption, command, notes)
 
 
 def _validation(data: GridData, cell_id: str) -> list[pd.DataFrame]:
@@ -67,7 +68,7 @@ def _row(data: GridData, cell: dict[Any, Any]) -> dict[str, Any]:
         "label": cell["label"],
         "group": cell["kind"],
         **{name: scores[name].mean() for name in ("psnr", "legacy_psnr", "ssim")},
-        "residual_median": scores["residual"].median() if cell["kind"] == "train" else None,
+        "residual_median": scores["residual"].median() if cell["model"] not in (None, "feed-forward") else None,
         "pictures": len(scores),
         **{name: cell[name] for name in ("seed", "cell_id", "protocol", "commit")},
     }

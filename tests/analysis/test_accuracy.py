@@ -71,6 +71,17 @@ def test_unrolled_has_no_tolerance_to_miss(runs: Runs) -> None:
     assert math.isnan(found.loc["du-hqs unrolled", "unconverged"])
 
 
+def test_a_feed_forward_network_has_no_residual_of_a_fixed_point(runs: Runs) -> None:
+    made = make(runs, *SMALL, "model=feed-forward,de-hqs", "backprop={name: unrolled, steps: 1}", "warm_up=0")
+    data = load(made, "demo")
+    feed_forward, unrolled = (
+        accuracy_frame(data).set_index("model").loc[model] for model in ("feed-forward", "de-hqs")
+    )
+    for name in ("residual_median", "residual_max"):
+        assert math.isnan(feed_forward[name])
+        assert unrolled[name] == 5e-5
+
+
 def test_tuned_baseline_shows_its_parameter_and_whether_the_search_is_interior(runs: Runs) -> None:
     def edge(cell: Cell, fake: Fake) -> None:
         fake.interior = not (isinstance(cell, BaselineCell) and cell.baseline.name == "tikhonov")

@@ -1,0 +1,38 @@
+"""The table of all test pictures."""
+
+from analysis import tables
+from analysis.final import final_frame, final_table
+from analysis.load import load
+from analysis.tables import Table
+from harness.record import Evaluation
+from launch.runs import Runs
+from tests.analysis.synthetic import make
+
+PICTURES = list(range(30, 50))
+"""More than the grid's own 8 test pictures."""
+SMALL = ("steps=4", "pretraining.steps=1", "baselines=tikhonov", "model=feed-forward,de-hqs",
+         "backprop={name: unrolled, steps: 1}")  # fmt: skip
+
+
+def scored(runs: Runs) -> Table:
+    """The table where `python -m harness.score` has scored every cell that it can."""
+    same = [1.0] * len(PICTURES)
+    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, psnr=same, ssim=same, legacy_psnr=same,
+                      nfe=same, residual=[0.1] * len(PICTURES), diverged=[])  # fmt: skip
+    for folder in make(runs, *SMALL).cells_of("demo"):
+        if folder.cell().kind != "pretrain":
+            folder.write_scores([full])
+    data = load(runs, "demo")
+    return final_table(data, final_frame(data))
+
+
+def test_caption_counts_the_pictures_that_the_rows_were_scored_on(runs: Runs) -> None:
+    table = scored(runs)
+    assert "px, 20 test pictures;" in table.caption
+
+
+def test_only_what_is_iterated_has_a_residual(runs: Runs) -> None:
+    table = scored(runs)
+    (column,) = [column for column in table.columns if column.key == "residual_median"]
+    shown = dict(zip(table.frame["label"], [place.text for place in table.column(column)], strict=True))
+    assert shown == {"tikhonov": tables.NOTHING, "dncnn feed-forward": tables.NOTHING, "du-hqs unrolled": "1.0e-1"}
