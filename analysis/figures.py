@@ -69,7 +69,7 @@ def speedup_against_ranks(scaling: pd.DataFrame) -> Figure | None:
         rows = scaling[scaling["mode"] == mode]
         ranks = sorted(rows["world_size"].unique())
         axes.plot(ranks, [count / ranks[0] for count in ranks], ":", color="0.5", label="ideal")
-        for label, study in rows.groupby("label", sort=False):
+        for (label, _), study in rows.groupby(["label", "study"], sort=False):
             axes.plot(study["world_size"], study["speedup"], "o-", color=colours[str(label)], label=str(label))
         axes.set(title=mode, xticks=ranks)
     _finish(canvas, facets, "Ranks", "Speedup")

@@ -1,6 +1,7 @@
 """How training scales with the number of ranks, strong (same global batch) and weak (same batch of each rank)."""
 
 import math
+import re
 from typing import Any
 
 import pandas as pd
@@ -63,6 +64,7 @@ def _study(data: GridData, cells: pd.DataFrame, mode: str) -> str:
 
 def _row(data: GridData, cells: pd.DataFrame, mode: str) -> dict[str, Any]:
     first = cells.iloc[0]
+    varying = "world_size" if mode == "strong" else "world_size|global_batch_size"
     steps = timed_steps(data, cells)
     probes = data.probes[data.probes["cell_id"].isin(cells["cell_id"])]
     probed = {
@@ -70,7 +72,8 @@ def _row(data: GridData, cells: pd.DataFrame, mode: str) -> dict[str, Any]:
         for name in ("exposed_communication", "gradient_bytes")
     }
     return {
-        "label": f"{first['model']} {first['backprop']}",
+        "label": re.sub(rf" ({varying})=\d+", "", first["label"]),
+        "study": _study(data, cells, mode),
         "mode": mode,
         "world_size": int(first["world_size"]),
         "global_batch_size": int(first["global_batch_size"]),

@@ -55,6 +55,12 @@ def test_steps_that_solve_in_full_count_in_the_speedup(runs: Runs) -> None:
     assert found["parallel_efficiency"].iloc[1] == pytest.approx(one / two / 2)
 
 
+def test_studies_that_differ_otherwise_have_rows_and_lines_of_their_own(runs: Runs) -> None:
+    found = frame(runs, "world_size=1,2", "schedule=cosine,fixed")
+    assert list(found["label"]) == ["de-hqs jfb cosine"] * 2 + ["de-hqs jfb fixed"] * 2
+    assert found["study"].nunique() == 2
+
+
 def test_one_number_of_ranks_is_no_study(runs: Runs) -> None:
     data = load(make(runs, *SMALL), "demo")
     assert scaling_frame(data).empty
