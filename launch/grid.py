@@ -10,7 +10,9 @@ blocks:                parts with fields and axes of their own, on top of those 
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.machinery import PathFinder
@@ -48,7 +50,7 @@ class Grid(Frozen):
     baselines: list[Any] = []
     """Methods without training."""
     exclude: list[dict[str, Any]] = []
-    """Combinations to leave out: field to value, all of which must match."""
+    """Combinations to leave out: field to value, all of which must match; defaults count."""
     blocks: list[Block] = []
     """Parts that each combine the grid's fields and axes with their own; without any, the grid is one part."""
 
@@ -147,6 +149,9 @@ def plan(grid: Grid) -> list[Cell]:
     for axis, values in itertools.chain(*(part.grid.items() for part in grid.parts())):
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
+    for field in itertools.chain(*grid.exclude):
+        if field.partition(".")[0] not in TrainCell.model_fields:
+            raise ConfigError(f"exclude: no field {field!r}; allowed: {', '.join(TrainCell.model_fields)}")
     trained = [cell for part in grid.parts() for cell in _trained_cells(part, grid.exclude)]
     baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
     ordered = [cell for row in [*baselines, *trained] for cell in (row.needs, row) if cell is not None]
@@ -201,24 +206,36 @@ def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     return all(_matches_one(_get(cell, field), value) for field, value in pattern.items())
 
 
-def _trained_cells(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[Cell]:
+def _parse(fields: dict[str, Any]) -> Cell:
+    """A cell; a shell expands no ~ in data.root=~/photos."""
+    root = _get(fields, "data.root")
+    return parse_cell(_set(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
+
+
+def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Cell]:
     """One cell for each combination. What all of them share is validated once, for there may be thousands."""
     varied = {axis.partition(".")[0] for axis in part.grid}
     shared: dict[str, Any] = {}
     cells = []
-    for fields in _combinations(part, exclude):
-        cell = parse_cell({**fields, **shared})
+    for fields in _combinations(part):
+        try:
+            cell = _parse({**fields, **shared})
+        except ConfigError:
+            if any(matches(fields, pattern) for pattern in exclude):
+                continue  # what can be no cell is left out as it is written
+            raise
+        if exclude and any(matches(cell.to_json(), pattern) for pattern in exclude):
+            continue
         shared = shared or {field: getattr(cell, field) for field in part.base if field not in varied}
         cells.append(cell)
     return cells
 
 
-def _combinations(part: Block, exclude: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _combinations(part: Block) -> list[dict[str, Any]]:
     if not part.grid and "model" not in part.base:
         return []
     points = (dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values()))
-    combinations = [_set_all(part.base, point) for point in points]
-    return [fields for fields in combinations if not any(matches(fields, pattern) for pattern in exclude)]
+    return [_set_all(part.base, point) for point in points]
 
 
 def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
@@ -232,7 +249,7 @@ def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[
     shared = {key: grid.base[key] for key in ("data", "physics", "precision", "operations") if key in grid.base}
     assert shared.keys() <= BaselineCell.model_fields.keys()
     fields: dict[str, Any] = {"kind": "baseline", "baseline": baseline} | shared
-    cell = parse_cell(fields)
+    cell = _parse(fields)
     assert isinstance(cell, BaselineCell)
     if not cell.baseline.needs_denoiser:
         return [cell]
@@ -243,7 +260,7 @@ def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[
     if not denoisers:
         raise ConfigError(f"baselines: {cell.baseline.name} plugs in a pretrained denoiser; the grid trains none")
     own = {"seed", "world_size", "global_batch_size", "network", "pretraining"}
-    return [parse_cell(fields | needed.model_dump(include=own, serialize_as_any=True)) for needed in denoisers.values()]
+    return [_parse(fields | needed.model_dump(include=own, serialize_as_any=True)) for needed in denoisers.values()]
 
 
 def validated(fields: dict[str, Any]) -> Grid:
@@ -284,6 +301,11 @@ def _get(fields: Any, dotted: str) -> Any:
 
 
 def _matches_one(actual: Any, wanted: Any) -> bool:
-    if isinstance(actual, Mapping) and not isinstance(wanted, Mapping):
-        actual = actual.get("name")
+    if isinstance(actual, Mapping):
+        if isinstance(wanted, Mapping):
+            return matches(actual, wanted)
+        actual = actual.get("name", actual)
+    if isinstance(actual, float) and isinstance(wanted, str):
+        with suppress(ValueError):
+            return actual == float(wanted)  # to YAML, 1e-4 is text
     return actual == wanted or str(actual) == str(wanted)

@@ -126,6 +126,33 @@ def test_excluded_combinations_are_left_out() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        {"solver": "anderson"}, {"backprop": {"name": "implicit", "solver": "anderson"}}, {"backprop.solver.tol": 1e-3},
+        {"backprop": "implicit", "precision": "float32"}, {"backprop": "implicit", "optimizer.lr": "1e-3"},
+    ],
+)  # fmt: skip
+def test_a_pattern_meets_defaults_too(pattern: dict[str, Any]) -> None:
+    left = {"jfb"} if "solver" not in pattern else set()
+    assert {cell.backprop.name for cell in trained(grid(exclude=[pattern], baselines=["degraded"]))} == left
+
+
+def test_null_is_a_value_and_a_combination_that_can_be_no_cell_may_be_left_out() -> None:
+    assert len(trained(grid(exclude=[{"pool": None}]))) == 4
+    axes = {"model": ["de-prox", "feed-forward"], "backprop": ["jfb"]}
+    assert len(trained(grid(grid=axes, exclude=[{"model": "feed-forward", "backprop": "jfb"}]))) == 1
+
+
+def test_the_home_directory_is_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.png").touch()
+    declared = with_overrides(grid(baselines=["degraded"]), "data.name=folder", "data.root=~/photos")
+    assert {cell.data.parameters()["root"] for cell in plan(declared)} == {tmp_path / "photos"}
+
+
 BLOCKS = [
     {"grid": AXES},
     {"base": {"backprop": "unrolled", "optimizer.lr": 0.01, "steps": 7}, "grid": {"model": ["de-grad"]}},
@@ -176,6 +203,7 @@ def test_the_same_cell_is_planned_once() -> None:
         ({"grid": AXES, "base": {"solver": {"tolerance": 1}}}, "solver: no field 'tolerance'; allowed: name, tol"),
         ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
         ({"grid": {}, "baselines": ["pnp-admm"]}, "baselines: pnp-admm plugs in a pretrained denoiser; the grid tra"),
+        ({"grid": AXES, "exclude": [{"modle": "de-prox"}]}, "exclude: no field 'modle'; allowed: "),
         ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude, blocks"),
         ({"name": "../evil"}, "name: "),
     ],
