@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.clock import Clock
+from harness.environment import processors
 from harness.folder import CellBusy, CellFolder, write_atomically
 
 TIMEOUT = timedelta(minutes=30)
@@ -96,7 +97,7 @@ def device_of(place: Place) -> torch.device:
         accelerator = torch.accelerator.current_accelerator()
         assert accelerator is not None
         return torch.device(accelerator.type, torch.accelerator.current_device_index())
-    torch.set_num_threads(place.threads or max(1, len(os.sched_getaffinity(0)) // place.local_world_size))
+    torch.set_num_threads(place.threads or max(1, processors() // place.local_world_size))
     return torch.device("cpu")
 
 

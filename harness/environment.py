@@ -30,6 +30,11 @@ def code(described: dict[str, Any]) -> str:
     return described["git_commit"][:12] + (" (dirty)" if described["git_dirty"] else "")
 
 
+def processors() -> int:
+    """Processors that this process may use, which in an allocation or a container are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def host() -> str:
     """Name of this node."""
     return socket.gethostname()

@@ -1,6 +1,5 @@
 """Cluster profiles: where jobs run and with what limits, from slurm_templates/*.yaml or a user's own file."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -25,11 +24,6 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$")]
 Features = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:&|*()\[\]-]+$")]
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-
-
-def processors() -> int:
-    """Processors that this process may use, which in an allocation or a container are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Limits(Site):

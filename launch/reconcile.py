@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
-from launch.cluster import Profile, Slurm, processors
+from harness.environment import processors
+from launch.cluster import Profile, Slurm
 from launch.grid import Grid
 from launch.price import Price, describe_price, finished_cells, price, probes
 from launch.runs import Runs

@@ -16,8 +16,9 @@ import submitit
 from rich.console import Console
 from rich.live import Live
 
+from harness.environment import processors
 from harness.folder import CellFolder, CellStatus
-from launch.cluster import CPU_ENVIRONMENT, Local, processors
+from launch.cluster import CPU_ENVIRONMENT, Local
 from launch.job import CellJob
 from launch.runs import Runs
 from launch.status import read_rows_without_scheduler, table
