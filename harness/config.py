@@ -219,7 +219,7 @@ class TrainCell(BatchedCell):
     compile: bool = False
     """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
     of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
-    to 1.5, after half a minute of compiling or more."""
+    to 1.5, after some 20 s of compiling."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     loss: Literal["mse", "rmse"] = "mse"

@@ -42,7 +42,6 @@ def bench(
     results, sizes = run(quick, rounds, output.parent / "data")
     report.show(results, console)
     found = [asdict(claim) for claim in report.claims(results)]
-    output.parent.mkdir(parents=True, exist_ok=True)
     numbers = {**describe_run(rounds), **sizes, **asdict(results), "claims": found}
     write_atomically(output, json.dumps(numbers, indent=2))
     console.print(f"Written to {output}")
