@@ -132,13 +132,18 @@ class BaseCell(Frozen):
         """The cell that must be finished before this one starts."""
         return None
 
+    @property
+    def unused_data_fields(self) -> frozenset[str]:
+        """Fields of the data that this kind of cell has no use for."""
+        return frozenset()
+
     @cached_property
     def cell_id(self) -> str:
         """Readable label and a hash of every field that changes a result."""
         identity = self.model_dump(
             mode="json",
             serialize_as_any=True,
-            exclude={"operations": True, "data": set(self.data.location_fields)},
+            exclude={"operations": True, "data": set(self.data.location_fields | self.unused_data_fields)},
         )
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f"{self.label}-{digest[:8]}"
@@ -194,6 +199,11 @@ class PretrainCell(BatchedCell):
     def label(self) -> str:
         """Network and seed."""
         return f"pretrain_{_slug(self.network.name)}_s{self.seed}"
+
+    @property
+    def unused_data_fields(self) -> frozenset[str]:
+        """No test picture is scored."""
+        return frozenset({"test_images"})
 
 
 class TrainCell(BatchedCell):

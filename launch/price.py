@@ -2,8 +2,9 @@
 
     python -m launch grid demo --probe
 
-runs the short ones, one for each shape of which no cell has finished. Only training is cut short: a denoiser, which
-decides how many iterations a solve takes, and a baseline are run whole, for the grid needs them anyway.
+runs the short ones, one for each shape of which no cell has finished. Only training and its test pictures are cut
+short: a denoiser, which decides how many iterations a solve takes, and a baseline are run whole, for the grid needs
+them anyway.
 """
 
 import json
@@ -21,6 +22,8 @@ from launch.timing import Course, Shape, Timing
 
 PROBE_STEPS = 6
 """Fewest training steps of a probe, and of its warm-up if it has one: two at least of each kind."""
+PROBE_PICTURES = 16
+"""Test pictures of a probe, per rank: one batch of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def probes(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _shortened(cell: Cell) -> Cell:
-    """A training that takes each kind of step some times, the first of which does not count; else the cell itself."""
+    """A training that takes each kind of step some times, the first of which does not count, and scores few test
+    pictures; else the cell itself."""
     if not isinstance(cell, TrainCell):
         return cell
     course, fields = Course.of(cell), cell.to_json()
@@ -112,6 +116,8 @@ def _shortened(cell: Cell) -> Cell:
     if steps >= cell.steps:
         return cell
     fields |= {"warm_up": warm_up, "steps": steps, "evaluate_every": steps}
+    if cell.data.test_images:
+        fields["data"]["test_images"] = min(cell.data.test_images, PROBE_PICTURES * cell.world_size)
     if cell.pool:
         fields["pool"] |= {"refresh_every": refresh_every}
     if cell.fidelity:

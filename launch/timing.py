@@ -1,7 +1,8 @@
 """How long the parts of a cell take, read off its record: what is left of a long training is known from a short one.
 
 Cells have the same shape if a training step, an evaluation and whatever else they do takes as long in both: all fields
-agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done.
+agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done
+or to how many test pictures.
 """
 
 import json
@@ -10,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import fmean
 from typing import Any
 
 from harness.catalog import Jfb
@@ -74,15 +74,16 @@ class Timing:
     @staticmethod
     def of(cell: Cell, events: Iterable[AnyEvent]) -> "Timing":
         """From the merged record of a finished cell: an event took the time since the one before."""
-        course, before, total = Course.of(cell), 0.0, 0.0
-        took: dict[str, list[float]] = defaultdict(list)
+        course, counted, before, total = Course.of(cell), _counts(cell), 0.0, 0.0
+        took: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for event in events:
             seconds = 0.0 if isinstance(event, Start) else event.time - before
             before, total = event.time, total + seconds
-            if kind := _kind(event, course):
-                took[kind].append(seconds)
-        each = {kind: fmean(seconds[1:] or seconds) for kind, seconds in took.items()}
-        return Timing(each, total - sum(each[kind] * len(seconds) for kind, seconds in took.items()))
+            kind, count = _done(event, course)
+            if kind in counted:
+                took[kind].append((seconds, count))
+        each = {kind: _mean(parts[1:] or parts) for kind, parts in took.items()}
+        return Timing(each, total - sum(each[kind] * count for kind, parts in took.items() for _, count in parts))
 
     def seconds(self, shape: Shape) -> float:
         """Wall time of a cell of the same fields. A kind of step that was not seen counts as the dearest one."""
@@ -93,7 +94,8 @@ class Timing:
 def _fields(cell: Cell) -> str:
     fields = cell.to_json()
     kept: dict[str, Any] = {name: value for name, value in fields.items() if name not in SHAPELESS}
-    for part, names in (("data", cell.data.location_fields), ("pool", {"refresh_every"}), ("fidelity", {"every"})):
+    data = set(cell.data.location_fields) | ({"test_images"} if "test picture" in _counts(cell) else set())
+    for part, names in (("data", data), ("pool", {"refresh_every"}), ("fidelity", {"every"})):
         if kept.get(part):
             kept[part] = {name: value for name, value in kept[part].items() if name not in names}
     return json.dumps(kept, sort_keys=True)
@@ -108,6 +110,8 @@ def _counts(cell: Cell) -> Counter[str]:
     counts["validation"] = 2
     if isinstance(cell, TrainCell):
         counts["validation"] = 1 + math.ceil(steps / cell.evaluate_every)
+        if cell.data.test_images:
+            counts["test picture"] = 2 * cell.data.test_images
         if cell.fidelity:
             counts["fidelity"] = 2 + ((steps - 1) // cell.fidelity.every if cell.fidelity.every else 0)
     return counts
@@ -119,15 +123,21 @@ def _steps(course: Course, steps: int) -> Counter[str]:
     return Counter(map(course.kind, range(steps)))
 
 
-def _kind(event: AnyEvent, course: Course) -> str:
-    """What a longer training has more of; empty for the rest."""
+def _done(event: AnyEvent, course: Course) -> tuple[str, int]:
+    """What an event says was done, and how many times; empty where a longer training does it as often."""
     match event:
         case Step():
-            return course.kind(event.step - 1)
+            return course.kind(event.step - 1), 1
         case Evaluation(split="validation"):
-            return "validation"
+            return "validation", 1
+        case Evaluation(split="test"):
+            return "test picture", len(event.indices)
         case Checkpoint():
-            return "checkpoint"
+            return "checkpoint", 1
         case Fidelity():
-            return "fidelity"
-    return ""
+            return "fidelity", 1
+    return "", 0
+
+
+def _mean(parts: list[tuple[float, int]]) -> float:
+    return sum(seconds for seconds, _ in parts) / sum(count for _, count in parts)

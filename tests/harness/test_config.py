@@ -66,6 +66,14 @@ def test_how_a_cell_is_run_does_not_change_the_cell_id() -> None:
     assert tiny_cell(operations={"checkpoint_every": 7}).cell_id == tiny_cell().cell_id
 
 
+def test_a_denoiser_serves_cells_that_score_more_or_fewer_test_pictures() -> None:
+    few, many = (tiny_cell(data={"name": "pictures", "test_images": count}) for count in (2, 4))
+    assert few.cell_id != many.cell_id
+    assert few.needs is not None
+    assert many.needs is not None
+    assert few.needs.cell_id == many.needs.cell_id
+
+
 def test_where_celeba_lies_does_not_change_the_cell_id_but_which_folder_does() -> None:
     def cell_id(name: str, root: str) -> str:
         return tiny_cell(data={"name": name, "root": root}).cell_id

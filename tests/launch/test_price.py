@@ -37,9 +37,10 @@ def finished(runs: Runs, cell: Cell, seconds: float) -> Finished:
 def recorded(runs: Runs, cell: TrainCell, step_seconds: dict[str, float], slow: float = 0.0) -> Finished:
     """A finished cell: each kind of step takes so long, and the first one `slow` more.
 
-    An evaluation takes 2 s, a checkpoint 0.5 s, and what is done once 30 s.
+    A validation takes 2 s, a test picture 3 s, a checkpoint 0.5 s, and what is done once 10 s.
     """
     fake, course, now = Fake(30.0), Course.of(cell), 1000.0
+    indices = list(range(cell.data.test_images or 7))
     events = [Start(time=now, resumed_from=0, environment=ENVIRONMENT)]
 
     def after(event: Any, took: float) -> None:
@@ -49,6 +50,7 @@ def recorded(runs: Runs, cell: TrainCell, step_seconds: dict[str, float], slow: 
 
     seen = set()
     after(evaluation("validation", 0, 30.0, fake), 2.0)
+    after(evaluation("test", 0, 30.0, fake).model_copy(update={"indices": indices}), 3.0 * len(indices))
     after(contraction(0, fake), 10.0)
     for number in range(1, cell.steps + 1):
         kind = course.kind(number - 1)
@@ -58,7 +60,7 @@ def recorded(runs: Runs, cell: TrainCell, step_seconds: dict[str, float], slow: 
             after(evaluation("validation", number, 30.0, fake), 2.0)
         if number == cell.steps or number % cell.operations.checkpoint_every == 0:
             after(Checkpoint(time=0, step=number), 0.5)
-    after(evaluation("test", cell.steps, 30.0, fake), 20.0)
+    after(evaluation("test", cell.steps, 30.0, fake).model_copy(update={"indices": indices}), 3.0 * len(indices))
     after(End(time=0, seconds=0), 0.0)
     folder = runs.cell(cell.cell_id)
     folder.plan(cell)
@@ -70,7 +72,8 @@ def undisturbed(cell: TrainCell, step_seconds: dict[str, float]) -> float:
     """What such a cell takes without slow first steps."""
     steps = sum(step_seconds[Course.of(cell).kind(number)] for number in range(cell.steps))
     evaluations = 1 + -(-cell.steps // cell.evaluate_every)
-    return 30 + steps + 2 * evaluations + 0.5 * -(-cell.steps // cell.operations.checkpoint_every)
+    pictures = 2 * (cell.data.test_images or 7)
+    return 10 + 3 * pictures + steps + 2 * evaluations + 0.5 * -(-cell.steps // cell.operations.checkpoint_every)
 
 
 def test_the_shape_is_what_decides_how_long_a_cell_takes() -> None:
@@ -95,13 +98,17 @@ def test_a_step_has_a_new_batch_where_the_pool_has_no_state_for_it(refresh_every
         pool.keep(number, torch.zeros(2, 1, 1, 1))
 
 
-def test_a_long_training_is_priced_by_the_parts_of_a_short_one(runs: Runs) -> None:
-    long = tiny_cell(steps=2000, warm_up=90, pool=POOL, backprop=IMPLICIT, evaluate_every=100,
+@pytest.mark.parametrize("test_images", [4, 200, None])
+def test_a_long_training_is_priced_by_the_parts_of_a_short_one(runs: Runs, test_images: int | None) -> None:
+    data = {"name": "pictures", "image_size": 32, "test_images": test_images}
+    long = tiny_cell(steps=2000, warm_up=90, pool=POOL, backprop=IMPLICIT, evaluate_every=100, data=data,
                      operations={"checkpoint_every": 50})  # fmt: skip
     (needed, short) = probes([long])
-    assert needed == long.needs
+    assert long.needs is not None
+    assert needed.cell_id == long.needs.cell_id
     assert isinstance(short, TrainCell)
     assert short.steps < 20
+    assert short.data.test_images == (test_images and min(test_images, 16))
     assert short.cell_id != long.cell_id
     took = {"step of warm-up with a new batch": 1.0, "step of warm-up": 0.1, "step with a new batch": 3.0, "step": 0.4}
     known = recorded(runs, short, took, slow=7.0)
@@ -126,12 +133,12 @@ def test_cells_are_priced_whole_else_by_their_parts_else_not_at_all(runs: Runs) 
     known += [finished(runs, tiny_cell(steps=10, seed=seed), seconds) for seed, seconds in ((7, 20.0), (8, 46.0))]
     cells = [tiny_cell(steps=10, seed=1), tiny_cell(steps=100, seed=1), tiny_cell(steps=10, model="de-hqs")]
     priced = price(cells, known)
-    assert priced.seconds == {cells[0].cell_id: 46.0, cells[1].cell_id: pytest.approx(30 + 100 + 2 * 26 + 0.5 * 50)}
+    assert priced.seconds == {cells[0].cell_id: 46.0, cells[1].cell_id: pytest.approx(34 + 100 + 2 * 26 + 0.5 * 50)}
     seconds = sum(priced.seconds.values())
     assert priced.rank_hours == pytest.approx(seconds / 3600)
     assert priced.unknown == [cells[2]]
     assert priced.finish_hours(at_once=1) == pytest.approx(seconds / 3600)
-    assert priced.finish_hours(at_once=50) == pytest.approx(207 / 3600)
+    assert priced.finish_hours(at_once=50) == pytest.approx(211 / 3600)
     assert "no price yet for 1 cells of 1 shapes" in describe_price(priced, 50)
 
 
