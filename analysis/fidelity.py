@@ -19,6 +19,7 @@ GRADIENT_COLUMNS = (
     Column("evaluations", "Evaluations", "d", rank=5),
     Column("products", "Products", "d", rank=4),
     Column("status", "Reference"),
+    Column("pictures", "Pictures"),
     Column("forward_residual", "Its forward residual", ".1e"),
     Column("adjoint_residual", "Its adjoint residual", ".1e"),
 )
@@ -51,7 +52,7 @@ def gradient_frame(data: GridData) -> pd.DataFrame:
                     **first,
                     "group": f"{method} {step}",
                     "gradient": None if gradient is None or gradient != gradient else gradient,
-                    "status": " / ".join(dict.fromkeys(seeds["status"])),
+                    **{name: " / ".join(dict.fromkeys(seeds[name])) for name in ("status", "pictures")},
                     **{name: _mean(seeds[name]) for name in _GRADIENT_NUMBERS},
                     **{name: _worst(seeds[name]) for name in ("forward_residual", "adjoint_residual")},
                 }
@@ -77,7 +78,8 @@ def gradient_table(data: GridData, frame: pd.DataFrame) -> Table:
     """The table of gradients."""
     notes = [
         "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
-        "adjoint residuals of at most 1e-10. Where those are not reached there is no reference and no number.",
+        "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out; where none "
+        "does there is no reference and no number.",
         "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own. "
         "implicit-tight solves its adjoint equation to 1e-8; as trained: the cell's own method, parameters and forward "
         "solve from the initial state. A random method is one draw.",

@@ -36,7 +36,7 @@ NOT_FINITE_LEGACY = -999.0
 
 STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
 CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
-FIDELITY_COLUMNS = ("cell_id", "step", "status", "forward_residual", "adjoint_residual", "gradient",
+FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual", "adjoint_residual", "gradient",
                     *GradientError.model_fields)  # fmt: skip
 EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "ssim", "legacy_psnr", "nfe", "residual")
 
@@ -279,6 +279,7 @@ def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     for event in events:
         if isinstance(event, Fidelity):
             shared = event.model_dump(include={"step", "status", "forward_residual", "adjoint_residual"})
+            shared["pictures"] = f"{len(event.indices) - len(event.left_out)} of {len(event.indices)}"
             for gradient, error in event.methods.items():
                 yield {**shared, "gradient": gradient, **error.model_dump()}
             if not event.methods:

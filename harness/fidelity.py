@@ -21,7 +21,7 @@ from harness.catalog import Implicit as ImplicitSpec
 from harness.config import TrainCell
 from harness.linear import Gmres
 from harness.maps import Map
-from harness.solvers import Anderson, Picard, Solution, Solver, Status
+from harness.solvers import Anderson, Picard, Solver, Status
 from harness.tasks import Loss
 
 FORWARD = Anderson(tol=1e-10, max_steps=600, memory=20, ridge=1e-14, mixing=1.0)
@@ -62,7 +62,11 @@ class GradientError:
 class Fidelity:
     """The reference, and each method's gradient against it."""
 
+    left_out: list[int]
+    """Places in the batch of pictures whose forward solve did not converge: they have no part in any gradient. A map
+    may have an attractive fixed point for one picture and none for another."""
     forward_residual: float
+    """The largest of the pictures compared, or of all where none converged."""
     adjoint_residual: float | None
     """None where the forward solve did not converge: there is no point at which to solve the adjoint equation."""
     methods: dict[str, GradientError] | None
@@ -90,19 +94,22 @@ def _default(choice: type[BackpropSpec], cell: TrainCell) -> Method:
 
 def fidelity(map: Map, d: Tensor, images: Tensor, compared: dict[str, Method], loss: Loss = mse_loss) -> Fidelity:
     """Compare on one batch of measurements and pictures, (batch, 3, height, width); `map` is left as it is."""
-    probe = _Probe(map, d, images, loss)
+    batch = _Probe(map, d, images, loss)
     with torch.no_grad():
-        forward = FORWARD(probe.f, probe.start)
-    residual = float(forward.residual.max())
-    if not _converged(forward):
-        return Fidelity(residual, None, None)
-    exact, found = probe.gradient(Method(Implicit(ADJOINT)), forward.value)
+        forward = FORWARD(batch.f, batch.start)
+    kept = forward.status == Status.CONVERGED
+    left_out = (~kept).nonzero().flatten().tolist()
+    if not kept.any():
+        return Fidelity(left_out, float(forward.residual.max()), None, None)
+    residual, fixed_point = float(forward.residual[kept].max()), forward.value[kept]
+    probe = _Probe(map, d[kept], images[kept], loss)
+    exact, found = probe.gradient(Method(Implicit(ADJOINT)), fixed_point)
     (adjoint,) = found.adjoint
     adjoint_residual = float(adjoint.residual.max())
-    if not _converged(adjoint):
-        return Fidelity(residual, adjoint_residual, None)
-    errors = {name: probe.error(method, forward.value, exact) for name, method in compared.items()}
-    return Fidelity(residual, adjoint_residual, errors)
+    if not (adjoint.status == Status.CONVERGED).all():
+        return Fidelity(left_out, residual, adjoint_residual, None)
+    errors = {name: probe.error(method, fixed_point, exact) for name, method in compared.items()}
+    return Fidelity(left_out, residual, adjoint_residual, errors)
 
 
 class _Probe:
@@ -147,10 +154,6 @@ class _Probe:
             evaluations=self.evaluations,
             products=self.products,
         )
-
-
-def _converged(solution: Solution) -> bool:
-    return bool((solution.status == Status.CONVERGED).all())
 
 
 def _finite(value: Tensor) -> float | None:

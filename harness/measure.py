@@ -80,6 +80,7 @@ def _measure_fidelity(session: Session, cell: TrainCell, pictures: int, task: Ta
         "step": step,
         "status": "no converged reference" if found.methods is None else "measured",
         "indices": indices,
+        "left_out": [indices[place] for place in found.left_out],
         "forward_residual": finite(found.forward_residual),
         "adjoint_residual": None if found.adjoint_residual is None else finite(found.adjoint_residual),
         "methods": {name: asdict(error) for name, error in (found.methods or {}).items()},

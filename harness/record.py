@@ -160,8 +160,10 @@ class Fidelity(Event):
     status: Literal["measured", "no converged reference"]
     indices: list[int]
     """The validation pictures of the batch."""
+    left_out: list[int] = []
+    """Those of them whose reference did not converge: they have no part in any gradient."""
     forward_residual: float
-    """Of the reference; the largest of the batch."""
+    """Of the reference; the largest of the pictures compared."""
     adjoint_residual: float | None
     """Null where the reference's forward solve did not converge."""
     methods: dict[str, GradientError]

@@ -31,7 +31,7 @@ def test_every_gradient_has_a_row_at_every_measured_step(runs: Runs) -> None:
     assert math.isnan(last.loc["unrolled", "relative_error"])
     assert fidelity_against_cost(frame) is not None
     text = tables.to_markdown(gradient_table(data, frame))
-    assert "| de-hqs jfb | 10 | neumann | 0.9900 | 1.0e-1 | 0.800 | 2 | 6 | measured |" in text
+    assert "| de-hqs jfb | 10 | neumann | 0.9900 | 1.0e-1 | 0.800 | 2 | 6 | measured | 1 of 2 |" in text
     assert "implicit-tight is the closest" in said(runs)
 
 
@@ -43,6 +43,7 @@ def test_without_a_converged_reference_there_is_a_status_and_no_number(runs: Run
     frame = gradient_frame(data)
     rows = frame[frame["label"] == "de-hqs jfb"]
     assert list(rows["status"]) == ["no converged reference"] * 2
+    assert list(rows["pictures"]) == ["0 of 2"] * 2
     assert rows["relative_error"].isna().all()
     text = tables.to_markdown(gradient_table(data, frame))
     nothing = tables.NOTHING

@@ -103,6 +103,24 @@ def test_map_without_a_fixed_point_has_no_reference_and_no_number(scale: float) 
     expanding = type(one.map)(one.map.physics, Scaled(scale), step_size=1.0, weight=1.0).double()
     found = fidelity(expanding, one.d, torch.zeros_like(one.d), methods(cell()))
     assert found.methods is None
+    assert found.left_out == list(range(len(one.d)))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_picture_without_a_reference_leaves_the_others_as_they_are(place: int) -> None:
+    one = problem("de-hqs")
+    broken = one.d.clone()
+    broken[place] = torch.nan
+    compared = {"jfb": Method(Neumann(0)), "neumann": Method(Neumann(3))}
+    others = [k for k in range(len(one.d)) if k != place]
+    found = fidelity(one.map, broken, torch.zeros_like(broken), compared)
+    alone = fidelity(one.map, one.d[others], torch.zeros_like(one.d[others]), compared)
+    assert (found.left_out, alone.left_out) == ([place], [])
+    assert found.methods is not None
+    assert alone.methods is not None
+    assert found.forward_residual <= 1e-10
+    for name, error in alone.methods.items():
+        assert found.methods[name].relative_error == pytest.approx(error.relative_error, rel=1e-6), name
 
 
 class Scaled(torch.nn.Module):

@@ -71,7 +71,7 @@ def test_measurements_are_read_as_they_were_written() -> None:
     )  # fmt: skip
     error = GradientError(cosine=0.8, relative_error=None, norm_ratio=0.5, evaluations=2, products=1)
     fidelity = Fidelity(
-        time=0, step=4, status="measured", indices=[7], forward_residual=1e-11, adjoint_residual=None,
+        time=0, step=4, status="measured", indices=[7, 8], left_out=[8], forward_residual=1e-11, adjoint_residual=None,
         methods={"as trained": error},
     )  # fmt: skip
     events = [contraction, fidelity]
