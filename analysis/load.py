@@ -174,6 +174,7 @@ def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> di
         "method": methods.key(config),
         "family": methods.key(config, without=("seed", "backprop")),
         "tuned_family": methods.key(config, without=("seed", "backprop", "optimizer")),
+        "any_schedule": methods.key(config, without=("seed", "schedule")),
         "twin": methods.key(config, without=("seed", "model")),
         "protocol": methods.protocol(config),
         **_attempts(one.events),

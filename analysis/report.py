@@ -28,6 +28,7 @@ from analysis.paper import paper_figures
 from analysis.pictures import comparisons
 from analysis.price import price_frame, price_table
 from analysis.scaling import scaling_frame, scaling_table
+from analysis.schedules import schedule_frame, schedule_table
 from analysis.tables import Table
 from harness.config import ConfigError
 from harness.folder import write_atomically
@@ -41,6 +42,7 @@ class Report:
     data: GridData
     findings: list[Finding]
     accuracy: Table
+    schedules: Table
     final: Table
     cost: Table
     contraction: Table
@@ -53,7 +55,7 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """Those that every report has, and those for which something was measured."""
-        others = (self.final, self.contraction, self.fidelity, self.scaling, self.price)
+        others = (self.schedules, self.final, self.contraction, self.fidelity, self.scaling, self.price)
         return [self.accuracy, self.cost, *(table for table in others if len(table.frame))]
 
 
@@ -84,6 +86,7 @@ def build(data: GridData) -> Report:
         data,
         findings(data, accuracy, cost, contraction, gradients),
         accuracy_table(data, accuracy),
+        schedule_table(data, schedule_frame(data, accuracy)),
         final_table(data, final_frame(data)),
         cost_table(data, cost),
         contraction_table(data, contraction),

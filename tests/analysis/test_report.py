@@ -18,6 +18,7 @@ from analysis.load import load
 from analysis.price import price_frame, price_table
 from analysis.report import Report, show, to_html
 from analysis.scaling import scaling_frame, scaling_table
+from analysis.schedules import schedule_frame, schedule_table
 from harness.command import run_app
 from harness.config import Cell, TrainCell
 from launch.runs import Runs
@@ -39,13 +40,13 @@ def built(runs: Runs) -> Report:
     data = load(runs, "demo")
     accuracy, cost = accuracy_frame(data), cost_frame(data)
     contraction, gradients = contraction_frame(data), gradient_frame(data)
-    tables = accuracy_table(data, accuracy), cost_table(data, cost)
+    schedules = schedule_table(data, schedule_frame(data, accuracy))
     measured = contraction_table(data, contraction), gradient_table(data, gradients)
-    final = final_table(data, final_frame(data))
+    scores = accuracy_table(data, accuracy), schedules, final_table(data, final_frame(data))
     found = findings(data, accuracy, cost, contraction, gradients)
     scaling = scaling_table(data, scaling_frame(data))
     price = price_table(data, price_frame(data))
-    return Report(data, found, tables[0], final, tables[1], *measured, scaling, price, [], [])
+    return Report(data, found, *scores, cost_table(data, cost), *measured, scaling, price, [], [])
 
 
 def test_report_is_written_printed_and_self_contained(
