@@ -28,6 +28,8 @@ CPU = torch.device("cpu")
 def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEvent]:
     """Score the first `pictures` test pictures, and iterate a trained map longer on the first `longer` of them.
 
+    Nothing where both were done before.
+
     Raises:
         ConfigError: it is a pretraining cell, or its weights or pictures are missing.
     """
@@ -39,6 +41,9 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
         dataset = load(data, folder.path.parent.parent / "data")
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    is_iterated = isinstance(cell, TrainCell) and cell.iterates and longer > 0
+    if _is_measured(folder, list(dataset.test), longer if is_iterated else 0):
+        return []
     loader = Loader(dataset, cell.physics.value_range, CPU, DTYPES[cell.precision])
     surroundings = {**environment.describe(), "device": str(CPU)}
     events: list[AnyEvent] = [Start(time=time.time(), resumed_from=0, environment=surroundings)]
@@ -48,9 +53,16 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
         return events
     _, model = trained_model(folder.path)
     events.append(_evaluation(partial(_reconstruct, model), loader, cell.steps))
-    if cell.iterates and longer:
+    if is_iterated:
         events.append(_longer(cell, model, loader, longer))
     return events
+
+
+def _is_measured(folder: CellFolder, pictures: list[int], longer: int) -> bool:
+    before = folder.scores()
+    scored = [event.indices for event in before if isinstance(event, Evaluation)]
+    iterated = [event.indices for event in before if isinstance(event, Longer)]
+    return pictures in scored and (not longer or pictures[:longer] in iterated)
 
 
 def _reconstruct(model: Equilibrium, batch: Batch) -> Output:

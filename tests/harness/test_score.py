@@ -43,9 +43,11 @@ def test_the_best_cell_of_each_method_is_scored_on_more_pictures_and_iterated_lo
     kinds = [Path(path).name.split("_")[0].split("-")[0] for path in printed]
     assert kinds == ["tikhonov", "de", "feed"], "of the two schedules the one that is better on validation pictures"
     before = {path: CellFolder(Path(path)).events() for path in printed}
-    for _ in range(2):
-        done = command("harness.score", *printed, "--pictures", 6, "--longer", 2)
+    for longer, said in ((0, "evaluation"), (2, "longer"), (2, "scored before")):
+        done = command("harness.score", *printed, "--pictures", 6, "--longer", longer)
         assert done.returncode == 0, done.stderr
+        (map_line,) = [line for line in done.stdout.splitlines() if "/de-hqs" in line]
+        assert map_line.endswith(said)
     for path in printed:
         folder = CellFolder(Path(path))
         assert folder.events() == before[path], "the record of the attempts stays as it was"
