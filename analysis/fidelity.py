@@ -78,8 +78,8 @@ def gradient_table(data: GridData, frame: pd.DataFrame) -> Table:
     """The table of gradients."""
     notes = [
         "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
-        "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out; where none "
-        "does there is no reference and no number.",
+        "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out. Where none "
+        "does, or the adjoint solve of one does not, there is no reference and no number.",
         "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own. "
         "implicit-tight solves its adjoint equation to 1e-8; as trained: the cell's own method, parameters and forward "
         "solve from the initial state. A random method is one draw.",

@@ -280,7 +280,8 @@ def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     for event in events:
         if isinstance(event, Fidelity):
             shared = event.model_dump(include={"step", "status", "forward_residual", "adjoint_residual"})
-            shared["pictures"] = f"{len(event.indices) - len(event.left_out)} of {len(event.indices)}"
+            compared = len(event.indices) - len(event.left_out) if event.methods else 0
+            shared["pictures"] = f"{compared} of {len(event.indices)}"
             for gradient, error in event.methods.items():
                 yield {**shared, "gradient": gradient, **error.model_dump()}
             if not event.methods:

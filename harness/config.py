@@ -132,18 +132,13 @@ class BaseCell(Frozen):
         """The cell that must be finished before this one starts."""
         return None
 
-    @property
-    def unused_data_fields(self) -> frozenset[str]:
-        """Fields of the data that this kind of cell has no use for."""
-        return frozenset()
-
     @cached_property
     def cell_id(self) -> str:
         """Readable label and a hash of every field that changes a result."""
         identity = self.model_dump(
             mode="json",
             serialize_as_any=True,
-            exclude={"operations": True, "data": set(self.data.location_fields | self.unused_data_fields)},
+            exclude={"operations": True, "data": set(self.data.location_fields)},
         )
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f"{self.label}-{digest[:8]}"
@@ -160,12 +155,15 @@ class BatchedCell(BaseCell):
     """Samples in one step over all ranks."""
 
     def denoiser(self, network: NetworkSpec, physics: PhysicsSpec, pretraining: Pretraining) -> "PretrainCell":
-        """The pretraining that this cell needs: one for each network, data, value range, noise level and seed."""
+        """The pretraining that this cell needs: one for each network, data, value range, noise level and seed.
+
+        It scores no test picture, so that it serves whatever number of them is scored later.
+        """
         return PretrainCell(
             seed=self.seed,
             world_size=self.world_size,
             precision=self.precision,
-            data=self.data,
+            data=self.data.model_copy(update={"test_images": None}),
             operations=self.operations,
             global_batch_size=self.global_batch_size,
             network=network,
@@ -199,11 +197,6 @@ class PretrainCell(BatchedCell):
     def label(self) -> str:
         """Network and seed."""
         return f"pretrain_{_slug(self.network.name)}_s{self.seed}"
-
-    @property
-    def unused_data_fields(self) -> frozenset[str]:
-        """No test picture is scored."""
-        return frozenset({"test_images"})
 
 
 class TrainCell(BatchedCell):

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEvent]:
     """Score the first `pictures` test pictures, and iterate a trained map longer on the first `longer` of them.
 
-    Nothing where both were done before.
+    Nothing where both were done before, on these pictures or on more.
 
     Raises:
         ConfigError: it is a pretraining cell, or its weights or pictures are missing.
@@ -42,14 +42,18 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
     except ValueError as error:
         raise ConfigError(str(error)) from None
     is_iterated = isinstance(cell, TrainCell) and cell.iterates and longer > 0
-    if _is_measured(folder, list(dataset.test), longer if is_iterated else 0):
+    if _is_measured(folder, len(dataset.test), longer if is_iterated else 0):
         return []
     loader = Loader(dataset, cell.physics.value_range, CPU, DTYPES[cell.precision])
     surroundings = {**environment.describe(), "device": str(CPU)}
     events: list[AnyEvent] = [Start(time=time.time(), resumed_from=0, environment=surroundings)]
     if isinstance(cell, BaselineCell):
         chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
-        events.append(_evaluation(partial(plain_reconstruct(folder, cell, CPU), values=chosen), loader, 0))
+        try:
+            reconstruct = plain_reconstruct(folder, cell, CPU)
+        except ValueError as error:  # its denoiser is not there
+            raise ConfigError(f"CELL: {error}") from None
+        events.append(_evaluation(partial(reconstruct, values=chosen), loader, 0))
         return events
     _, model = trained_model(folder.path)
     events.append(_evaluation(partial(_reconstruct, model), loader, cell.steps))
@@ -58,11 +62,12 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
     return events
 
 
-def _is_measured(folder: CellFolder, pictures: list[int], longer: int) -> bool:
+def _is_measured(folder: CellFolder, pictures: int, longer: int) -> bool:
+    """Whether both were done, on these pictures or on more: the first ones are always the same."""
     before = folder.scores()
-    scored = [event.indices for event in before if isinstance(event, Evaluation)]
-    iterated = [event.indices for event in before if isinstance(event, Longer)]
-    return pictures in scored and (not longer or pictures[:longer] in iterated)
+    scored = max((len(event.indices) for event in before if isinstance(event, Evaluation)), default=0)
+    iterated = max((len(event.indices) for event in before if isinstance(event, Longer)), default=0)
+    return scored >= pictures and iterated >= min(longer, pictures)
 
 
 def _reconstruct(model: Equilibrium, batch: Batch) -> Output:

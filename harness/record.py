@@ -161,7 +161,7 @@ class Fidelity(Event):
     indices: list[int]
     """The validation pictures of the batch."""
     left_out: list[int] = []
-    """Those of them whose reference did not converge: they have no part in any gradient."""
+    """Those of them whose forward solve did not converge: they have no part in any gradient."""
     forward_residual: float
     """Of the reference; the largest of the pictures compared."""
     adjoint_residual: float | None

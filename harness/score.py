@@ -16,14 +16,13 @@ def score(
     pictures: Annotated[int, typer.Option(min=1, help="Test pictures to score, the first so many.")] = 1000,
     longer: Annotated[int, typer.Option(min=0, help="Of these, pictures to iterate 10 times longer.")] = 64,
 ) -> None:
-    """Score finished cells on more test pictures; the next report has a table of them. What was done before is left.
+    """Score finished cells on more test pictures; the next report has a table of them.
 
+    \b
+    A cell that has been scored on as many before is left; on more, it is scored anew.
     \b
     python -m harness.score $(python -m analysis best paper-cpu)
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from harness.config import ConfigError
     from harness.final import measure_again
     from harness.folder import CellFolder
@@ -32,11 +31,12 @@ def score(
     for folder in folders:
         if not (folder.path / "cell.json").is_file() or folder.status().state != "finished":
             raise ConfigError(f"CELL: {folder.path} is not the directory of a finished cell")
-    for folder in track(folders, "scoring", console=Console(stderr=True)):
+    for number, folder in enumerate(folders, 1):
         events = measure_again(folder, pictures, longer)
         if events:
             folder.write_scores(events)
-        print(f"{folder.path}: {', '.join(event.event for event in events[1:]) or 'scored before'}", flush=True)
+        done = ", ".join(event.event for event in events[1:]) or "scored before"
+        print(f"{number} of {len(folders)} {folder.path}: {done}", flush=True)
 
 
 if __name__ == "__main__":

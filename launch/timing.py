@@ -1,8 +1,8 @@
 """How long the parts of a cell take, read off its record: what is left of a long training is known from a short one.
 
 Cells have the same shape if a training step, an evaluation and whatever else they do takes as long in both: all fields
-agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done
-or to how many test pictures.
+agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done.
+To score one test picture is such a thing in a training that says how many it scores.
 """
 
 import json
@@ -18,6 +18,8 @@ from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
 from harness.record import AnyEvent, Checkpoint, Evaluation, Fidelity, Start, Step
 
 SHAPELESS = ("seed", "optimizer", "schedule", "operations", "pretraining", "steps", "warm_up", "evaluate_every")
+TEST_PICTURE = "test picture"
+"""Scored before and after training. Where fewer exist than a cell asks for, each counts as much more."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ class Timing:
         for event in events:
             seconds = 0.0 if isinstance(event, Start) else event.time - before
             before, total = event.time, total + seconds
-            kind, count = _done(event, course)
+            kind = _kind(event, course)
             if kind in counted:
-                took[kind].append((seconds, count))
+                took[kind].append((seconds, counted[kind] // 2 if kind == TEST_PICTURE else 1))
         each = {kind: _mean(parts[1:] or parts) for kind, parts in took.items()}
         return Timing(each, total - sum(each[kind] * count for kind, parts in took.items() for _, count in parts))
 
@@ -94,7 +96,7 @@ class Timing:
 def _fields(cell: Cell) -> str:
     fields = cell.to_json()
     kept: dict[str, Any] = {name: value for name, value in fields.items() if name not in SHAPELESS}
-    data = set(cell.data.location_fields) | ({"test_images"} if "test picture" in _counts(cell) else set())
+    data = set(cell.data.location_fields) | ({"test_images"} if TEST_PICTURE in _counts(cell) else set())
     for part, names in (("data", data), ("pool", {"refresh_every"}), ("fidelity", {"every"})):
         if kept.get(part):
             kept[part] = {name: value for name, value in kept[part].items() if name not in names}
@@ -111,7 +113,7 @@ def _counts(cell: Cell) -> Counter[str]:
     if isinstance(cell, TrainCell):
         counts["validation"] = 1 + math.ceil(steps / cell.evaluate_every)
         if cell.data.test_images:
-            counts["test picture"] = 2 * cell.data.test_images
+            counts[TEST_PICTURE] = 2 * cell.data.test_images
         if cell.fidelity:
             counts["fidelity"] = 2 + ((steps - 1) // cell.fidelity.every if cell.fidelity.every else 0)
     return counts
@@ -123,20 +125,20 @@ def _steps(course: Course, steps: int) -> Counter[str]:
     return Counter(map(course.kind, range(steps)))
 
 
-def _done(event: AnyEvent, course: Course) -> tuple[str, int]:
-    """What an event says was done, and how many times; empty where a longer training does it as often."""
+def _kind(event: AnyEvent, course: Course) -> str:
+    """What a longer training has more of; empty for the rest."""
     match event:
         case Step():
-            return course.kind(event.step - 1), 1
+            return course.kind(event.step - 1)
         case Evaluation(split="validation"):
-            return "validation", 1
+            return "validation"
         case Evaluation(split="test"):
-            return "test picture", len(event.indices)
+            return TEST_PICTURE
         case Checkpoint():
-            return "checkpoint", 1
+            return "checkpoint"
         case Fidelity():
-            return "fidelity", 1
-    return "", 0
+            return "fidelity"
+    return ""
 
 
 def _mean(parts: list[tuple[float, int]]) -> float:

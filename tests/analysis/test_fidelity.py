@@ -43,7 +43,7 @@ def test_without_a_converged_reference_there_is_a_status_and_no_number(runs: Run
     frame = gradient_frame(data)
     rows = frame[frame["label"] == "de-hqs jfb"]
     assert list(rows["status"]) == ["no converged reference"] * 2
-    assert list(rows["pictures"]) == ["0 of 2"] * 2
+    assert list(rows["pictures"]) == ["0 of 2"] * 2, "whether the forward or the adjoint solve did not converge"
     assert rows["relative_error"].isna().all()
     text = tables.to_markdown(gradient_table(data, frame))
     nothing = tables.NOTHING

@@ -117,6 +117,14 @@ def test_users_mistake_is_one_line_and_exit_code_2(
     assert says in said
 
 
+def test_schedules_have_a_table_where_there_are_several(runs: Runs, tmp_path: Path) -> None:
+    assert "Learning-rate schedules" not in to_html(built(make(runs, *SMALL)))
+    several = make(Runs(tmp_path / "other"), *SMALL, "schedule=fixed,cosine")
+    html = to_html(built(several))
+    assert "<h2>Learning-rate schedules</h2>" in html
+    assert "cosine: PSNR" in html
+
+
 def test_celeba_may_not_be_published_and_other_pictures_may(runs: Runs, tmp_path: Path) -> None:
     warning = "do not publish"
     assert warning not in to_html(built(make(runs, *SMALL)))

@@ -9,8 +9,9 @@ import pytest
 from analysis.final import best_cells, final_frame
 from analysis.load import load
 from harness.cell import run_cell
+from harness.config import parse_cell
 from harness.distributed import Place
-from harness.folder import CellFolder
+from harness.folder import CellFolder, CellStatus
 from harness.record import Evaluation
 from launch.grid import Grid, plan
 from launch.runs import Runs
@@ -74,3 +75,15 @@ def test_what_is_not_finished_is_named(finished: Runs, tmp_path: Path) -> None:
     done = command("harness.score", pretrained)
     assert done.returncode == 2
     assert "reconstructs nothing" in done.stderr
+
+
+def test_a_missing_denoiser_is_one_line(finished: Runs, tmp_path: Path) -> None:
+    cell = parse_cell({"kind": "baseline", "baseline": {"name": "pnp-pgd"}, "data": tiny_cell().data.model_dump(),
+                       "network": {"name": "dncnn", "depth": 3, "width": 8}, "pretraining": {"steps": 4}})  # fmt: skip
+    folder = CellFolder(tmp_path / "cells" / cell.cell_id)
+    folder.plan(cell)
+    folder.write_status(CellStatus(state="finished"))
+    done = command("harness.score", folder.path, "--pictures", 2)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: CELL: {cell.cell_id} needs pretrain_dncnn_s0-")
+    assert len(done.stderr.splitlines()) == 1

@@ -105,7 +105,7 @@ def test_a_long_training_is_priced_by_the_parts_of_a_short_one(runs: Runs, test_
                      operations={"checkpoint_every": 50})  # fmt: skip
     (needed, short) = probes([long])
     assert long.needs is not None
-    assert needed.cell_id == long.needs.cell_id
+    assert needed == long.needs
     assert isinstance(short, TrainCell)
     assert short.steps < 20
     assert short.data.test_images == (test_images and min(test_images, 16))
@@ -200,7 +200,8 @@ def test_a_launch_notes_what_its_unfinished_cells_are_expected_to_take(runs: Run
 def test_probes_run_like_any_cells_and_then_every_cell_has_a_price(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cells: list[Cell] = [tiny_cell(seed=seed, steps=40, evaluate_every=20) for seed in (0, 1)]
+    data = {"name": "pictures", "image_size": 32, "test_images": 20, "validation_images": 4, "train_images": 32}
+    cells: list[Cell] = [tiny_cell(seed=seed, steps=40, evaluate_every=20, data=data) for seed in (0, 1)]
     cells = [one for cell in cells for one in (cell.needs, cell) if one is not None]
     assert launch_probes(runs, Grid(name="g"), cells, HERE, Console(width=200)) == 0
     assert [folder.status().steps for folder in runs.cells_of("g-probe")] == [4, 6]
