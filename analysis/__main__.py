@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.command import run_app
+from harness.command import run_app, screen
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,12 +33,10 @@ def report(
     python -m analysis report demo
     python -m analysis report demo --output paper/demo
     """
-    from rich.console import Console
-
     from analysis.report import report as make
     from launch.runs import Runs
 
-    make(Runs(runs), name, output, Console())
+    make(Runs(runs), name, output, screen())
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.command import run_app
+from harness.command import run_app, screen
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,14 +55,12 @@ def grid(
     python -m launch grid demo name=long model=de-admm,de-prox steps=200
     python -m launch grid demo name=faces data.name=folder data.root=~/photos
     """
-    from rich.console import Console
-
     from launch.cluster import read_profile
     from launch.grid import override, parse_assignment, plan, read_grid
     from launch.reconcile import describe, launch, launch_probes, plan_probes
     from launch.runs import Runs
 
-    console = Console()
+    console = screen()
     declared = override(read_grid(source), map(parse_assignment, overrides or []))
     cells = plan(declared)
     profile = read_profile(cluster)
@@ -92,7 +90,6 @@ def status(
     """
     import json
 
-    from rich.console import Console
     from rich.live import Live
 
     from launch.runs import Runs
@@ -105,9 +102,9 @@ def status(
         print(json.dumps([asdict(row) for row in read_rows(place, folders)]))
         return
     if not watch:
-        Console().print(read_table(place, folders))
+        screen().print(read_table(place, folders))
         return
-    with Live(console=Console(), refresh_per_second=1) as live:
+    with Live(console=screen(), refresh_per_second=1) as live:
         while True:
             live.update(read_table(place, folders))
             time.sleep(WATCH_SECONDS)
@@ -160,15 +157,13 @@ def retry(
     python -m launch retry demo
     python -m launch retry demo --where backprop=implicit --timeout-min 240 --memory 32G
     """
-    from rich.console import Console
-
     from launch.change import retry_cells
     from launch.runs import Runs
     from launch.selection import select
 
     changes = {"timeout_min": timeout_min, "memory": memory, "exclude": exclude or None}
     changes = {field: value for field, value in changes.items() if value is not None}
-    retry_cells(Runs(runs), name.partition("/")[0], select(Runs(runs), name, where or []), changes, Console())
+    retry_cells(Runs(runs), name.partition("/")[0], select(Runs(runs), name, where or []), changes, screen())
 
 
 @app.command()
@@ -247,11 +242,9 @@ def doctor(
 @app.command()
 def fields() -> None:
     """Document every field of a grid file and every choice there is."""
-    from rich.console import Console
-
     from launch.fields import describe_fields
 
-    Console().print(describe_fields())
+    screen().print(describe_fields())
 
 
 @app.command()

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.command import screen
+
 EQUAL_ERROR_PROBLEMS = 5
 """Other networks, pictures and targets: what two libraries need for the same error differs from one to the next."""
-WIDTH = 140
-"""Of the tables in a log, where nobody says how wide it is."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -29,16 +29,13 @@ def bench(
     python -m harness.bench --quick --rounds 1
     """
     import torch
-    from rich.console import Console
 
     from harness.bench import report
     from harness.folder import write_atomically
 
     # A second thread waits for whatever else the machine does, twice at every layer: with one, repeats agree.
     torch.set_num_threads(1)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = screen()
     results, sizes = run(quick, rounds, output.parent / "data")
     report.show(results, console)
     found = [asdict(claim) for claim in report.claims(results)]
