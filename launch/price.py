@@ -23,7 +23,7 @@ from launch.timing import Course, Shape, Timing
 PROBE_STEPS = 6
 """Fewest training steps of a probe, and of its warm-up if it has one: two at least of each kind."""
 PROBE_PICTURES = 16
-"""Test pictures of a probe, per rank: one batch of an evaluation."""
+"""Test pictures of a probe, per rank: two batches of an evaluation."""
 
 
 @dataclass(frozen=True)
