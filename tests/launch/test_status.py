@@ -5,6 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from harness.command import screen
 from harness.folder import CellStatus
 from launch.scheduler import Job
 from launch.status import ROWS_SHOWN, Row, table
@@ -87,3 +88,9 @@ def test_what_cells_say_has_a_column_where_one_says_something() -> None:
     ]
     assert "message" in shown(rows).splitlines()[0]
     assert "tuning" in shown(rows)
+
+
+def test_names_of_cells_stay_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    name, message = "feed-forward_stochastic-neumann_cosine_s10-0123456789ab", "cannot be read: " + "x " * 60
+    screen().print(table([Row.of(name, CellStatus(state="interrupted", message=message), None)]))
+    assert name in capsys.readouterr().out
