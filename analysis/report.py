@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from analysis import context, tables
 from analysis.accuracy import accuracy_frame, accuracy_table
+from analysis.cells import cell_frame
 from analysis.cost import cost_frame, cost_table
 from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.figures import Figure, grid_figures
@@ -117,6 +118,7 @@ def write(made: Report, folder: Path) -> Path:
     for figure in (*made.figures, *made.pictures):
         _write_bytes(folder / f"{figure.name}.png", figure.png)
         _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)
+    write_atomically(folder / "cells.csv", cell_frame(made.data).to_csv(index=False))
     # JSON is YAML, so a launch can read the declared grid again.
     write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
     write_atomically(folder / "report.html", to_html(made))
