@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import context
+from analysis import context, stats
 from analysis.accuracy import final_scores
 from analysis.load import GridData
 from analysis.tables import Column, Table
@@ -18,6 +18,7 @@ COLUMNS = (
     Column("depth", "K", "d", rank=7),
     Column("longer_psnr", "PSNR at 10 K, dB", ".2f", rank=6),
     Column("longer_change", "10 K over K, dB", "+.2f", ("longer_change_error",), rank=3),
+    Column("longer_over_solve", "10 K over the solve, dB", "+.2f", ("longer_over_solve_error",), rank=9),
     Column("longer_pictures", "Pictures at 10 K", "d"),
     Column("pictures", "Test pictures", "d", rank=8),
     Column("seed", "Seed", "d"),
@@ -52,7 +53,8 @@ def final_table(data: GridData, frame: pd.DataFrame) -> Table:
     command = f"python -m harness.score $(python -m analysis best {data.name})"
     notes = [
         "The best cell of each method on validation pictures, one seed, scored again. K is the training depth; 10 K: "
-        "plain iteration for ten times as many evaluations of T, the change paired by picture with its standard error.",
+        "plain iteration for ten times as many evaluations of T, its change over K evaluations and over the cell's own "
+        "solve, whose PSNR stands first, paired by picture with its standard error.",
     ]
     caption = context.caption(data, cells, "full")
     return Table("final", "All test pictures", frame, COLUMNS, caption, command, notes)
@@ -73,16 +75,20 @@ def _row(data: GridData, cell: dict[Any, Any]) -> dict[str, Any]:
         **{name: cell[name] for name in ("seed", "cell_id", "protocol", "commit")},
     }
     found = data.longer[data.longer["cell_id"] == cell["cell_id"]].to_dict("records")
-    return row | (_longer(found[0]) if found else {})
+    return row | (_longer(found[0], scores) if found else {})
 
 
-def _longer(found: dict[Any, Any]) -> dict[str, Any]:
+def _longer(found: dict[Any, Any], scores: pd.DataFrame) -> dict[str, Any]:
     depth, far = sorted(found["psnr_at"])
-    changes = pd.Series(found["psnr_at"][far]) - pd.Series(found["psnr_at"][depth])
+    at = {count: pd.Series(psnr, index=found["indices"]) for count, psnr in found["psnr_at"].items()}
+    change = stats.paired_difference(at[far], at[depth])
+    over_solve = stats.paired_difference(at[far], scores["psnr"])
     return {
         "depth": depth,
-        "longer_psnr": pd.Series(found["psnr_at"][far]).mean(),
-        "longer_change": changes.mean(),
-        "longer_change_error": changes.std(ddof=1) / len(changes) ** 0.5,
-        "longer_pictures": len(changes),
+        "longer_psnr": at[far].mean(),
+        "longer_change": change.mean,
+        "longer_change_error": change.error,
+        "longer_over_solve": over_solve.mean,
+        "longer_over_solve_error": over_solve.error,
+        "longer_pictures": len(at[far]),
     }

@@ -1,10 +1,12 @@
 """The table of all test pictures."""
 
+import pytest
+
 from analysis import tables
 from analysis.final import final_frame, final_table
 from analysis.load import load
 from analysis.tables import Table
-from harness.record import Evaluation
+from harness.record import Evaluation, Longer
 from launch.runs import Runs
 from tests.analysis.synthetic import make
 
@@ -36,3 +38,17 @@ def test_only_what_is_iterated_has_a_residual(runs: Runs) -> None:
     (column,) = [column for column in table.columns if column.key == "residual_median"]
     shown = dict(zip(table.frame["label"], [place.text for place in table.column(column)], strict=True))
     assert shown == {"tikhonov": tables.NOTHING, "dncnn feed-forward": tables.NOTHING, "du-hqs unrolled": "1.0e-1"}
+
+
+def test_longer_iteration_is_paired_with_the_solve_of_the_same_pictures(runs: Runs) -> None:
+    psnr = [30.0 + number for number in range(len(PICTURES))]
+    rest = {name: [1.0] * len(PICTURES) for name in ("ssim", "legacy_psnr", "nfe", "residual")}
+    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, psnr=psnr, diverged=[], **rest)
+    far = {5: [20.0, 20.0], 50: [psnr[0] + 0.3, psnr[1] + 0.1]}
+    longer = Longer(time=3.0, step=4, indices=PICTURES[:2], psnr_at=far, residual_at=far)
+    for folder in make(runs, *SMALL).cells_of("demo"):
+        if folder.cell_id.startswith("de-hqs"):
+            folder.write_scores([full, longer])
+    (row,) = final_frame(load(runs, "demo")).to_dict("records")
+    assert (row["longer_over_solve"], row["longer_over_solve_error"]) == pytest.approx((0.2, 0.1))
+    assert (row["depth"], row["longer_change"], row["longer_pictures"]) == pytest.approx((5, 10.7, 2))
