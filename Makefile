@@ -12,7 +12,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint constraints.txt
-	$(BIN)/python -c "import analysis.report, harness.cell, launch.sync"
+	$(BIN)/python -c "import analysis.report, harness.run.cell, launch.tracking.sync"
 	touch $@
 
 # Plan, train, profile and score the demo grid on this machine, then write its report.
@@ -41,7 +41,7 @@ check: install
 # What one gradient costs, beside plain loops and, after `make peers`, torchdeq. The environment is the launcher's.
 bench: install
 	OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
-		$(BIN)/python -m harness.bench
+		$(BIN)/python -m harness bench
 
 peers: install
 	$(BIN)/pip install --quiet --editable '.[peers]' --constraint constraints.txt

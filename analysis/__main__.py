@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.command import run_app, screen
+from harness.commands.console import run_app, screen
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +34,7 @@ def report(
     python -m analysis report demo --output paper/demo
     """
     from analysis.report import report as make
-    from launch.runs import Runs
+    from launch.planning.runs_folder import Runs
 
     make(Runs(runs), name, output, screen())
 
@@ -47,11 +47,11 @@ def best(
     """Print the directory of each method's best cell on validation pictures, to be scored on all test pictures.
 
     \b
-    python -m harness.score $(python -m analysis best paper-cpu)
+    python -m harness score $(python -m analysis best paper-cpu)
     """
-    from analysis.final import best_cells
-    from analysis.load import load
-    from launch.runs import Runs
+    from analysis.reading.load import load
+    from analysis.sections.all_pictures import best_cells
+    from launch.planning.runs_folder import Runs
 
     data = load(Runs(runs), name)
     for cell_id in best_cells(data)["cell_id"]:

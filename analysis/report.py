@@ -15,25 +15,26 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from analysis import context, tables
-from analysis.accuracy import accuracy_frame, accuracy_table
-from analysis.cells import cell_frame
-from analysis.cost import cost_frame, cost_table
-from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
-from analysis.figures import Figure, grid_figures
-from analysis.final import final_frame, final_table
-from analysis.findings import Finding, findings
-from analysis.latex import to_latex
-from analysis.load import GridData, load
-from analysis.paper import paper_figures
-from analysis.pictures import comparisons
-from analysis.price import price_frame, price_table
-from analysis.scaling import scaling_frame, scaling_table
-from analysis.schedules import schedule_frame, schedule_table
-from analysis.tables import Table
-from harness.config import ConfigError
-from harness.folder import write_atomically
-from launch.runs import Runs
+from analysis.reading import conditions as context
+from analysis.reading.load import GridData, load
+from analysis.rendering import tables
+from analysis.rendering.figures import Figure, grid_figures
+from analysis.rendering.latex import to_latex
+from analysis.rendering.pictures import comparisons
+from analysis.rendering.tables import Table
+from analysis.sections.accuracy import accuracy_frame, accuracy_table
+from analysis.sections.all_pictures import final_frame, final_table
+from analysis.sections.cells import cell_frame
+from analysis.sections.cost import cost_frame, cost_table
+from analysis.sections.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
+from analysis.sections.findings import Finding, findings
+from analysis.sections.paper import paper_figures
+from analysis.sections.price import price_frame, price_table
+from analysis.sections.scaling import scaling_frame, scaling_table
+from analysis.sections.schedules import schedule_frame, schedule_table
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import write_atomically
+from launch.planning.runs_folder import Runs
 
 
 @dataclass(frozen=True)

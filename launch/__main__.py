@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.command import run_app, screen
+from harness.commands.console import run_app, screen
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +45,7 @@ def grid(
         bool,
         typer.Option("--probe", help="Run only a short cell of each shape that has no price, then show the price."),
     ] = False,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Run every cell of a grid that is not finished; safe to repeat.
 
@@ -55,22 +55,22 @@ def grid(
     python -m launch grid demo name=long model=de-admm,de-prox steps=200
     python -m launch grid demo name=faces data.name=folder data.root=~/photos
     """
-    from launch.cluster import read_profile
-    from launch.grid import override, parse_assignment, plan, read_grid
+    from launch.planning.grid import override, parse_assignment, plan, read_grid
+    from launch.planning.profiles import read_profile
+    from launch.planning.runs_folder import Runs
     from launch.reconcile import describe, launch, launch_probes, plan_probes
-    from launch.runs import Runs
 
     console = screen()
     declared = override(read_grid(source), map(parse_assignment, overrides or []))
     cells = plan(declared)
     profile = read_profile(cluster)
-    where = Runs(runs)
+    runs = Runs(root)
     if dry_run:
-        shown = plan_probes(where, declared, cells) if probe else (declared, cells)
-        console.print(describe(where, *shown, profile), soft_wrap=True)
+        shown = plan_probes(runs, declared, cells) if probe else (declared, cells)
+        console.print(describe(runs, *shown, profile), soft_wrap=True)
         return
     run = launch_probes if probe else launch
-    raise typer.Exit(run(where, declared, cells, profile, console))
+    raise typer.Exit(run(runs, declared, cells, profile, console))
 
 
 @app.command()
@@ -79,7 +79,7 @@ def status(
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Show how far each cell of a grid is, and what the unfinished ones wait for.
 
@@ -92,41 +92,41 @@ def status(
 
     from rich.live import Live
 
-    from launch.runs import Runs
-    from launch.selection import select
-    from launch.status import WATCH_SECONDS, read_rows, read_table
+    from launch.planning.runs_folder import Runs
+    from launch.planning.selection import select
+    from launch.tracking.status import WATCH_SECONDS, read_rows, read_table
 
-    place = Runs(runs)
-    folders = select(place, name, where or [])
+    runs = Runs(root)
+    folders = select(runs, name, where or [])
     if as_json:
-        print(json.dumps([asdict(row) for row in read_rows(place, folders)]))
+        print(json.dumps([asdict(row) for row in read_rows(runs, folders)]))
         return
     if not watch:
-        screen().print(read_table(place, folders))
+        screen().print(read_table(runs, folders))
         return
     with Live(console=screen(), refresh_per_second=1) as live:
         while True:
-            live.update(read_table(place, folders))
+            live.update(read_table(runs, folders))
             time.sleep(WATCH_SECONDS)
 
 
 @app.command()
 def logs(
     cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.")],
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Print what every rank of a cell wrote in every attempt, oldest job first, and how each attempt ended."""
-    from launch.logs import print_logs
-    from launch.runs import Runs
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.logs import print_logs
 
-    print_logs(Runs(runs), Runs(runs).find_cell(cell))
+    print_logs(Runs(root), Runs(root).find_cell(cell))
 
 
 @app.command()
 def cancel(
     name: CellsArgument,
     where: WhereOption = None,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Cancel the jobs of a grid, or of some of its cells; `launch grid` goes on from their checkpoints.
 
@@ -135,11 +135,11 @@ def cancel(
     python -m launch cancel demo/de-prox_jfb
     python -m launch cancel demo --where backprop=implicit
     """
-    from launch.change import cancel_cells
-    from launch.runs import Runs
-    from launch.selection import select
+    from launch.planning.runs_folder import Runs
+    from launch.planning.selection import select
+    from launch.slurm.retry_cancel import cancel_cells
 
-    print(cancel_cells(Runs(runs), select(Runs(runs), name, where or [])))
+    print(cancel_cells(Runs(root), select(Runs(root), name, where or [])))
 
 
 @app.command()
@@ -149,7 +149,7 @@ def retry(
     timeout_min: Annotated[float | None, typer.Option(help="Another time limit, in minutes.")] = None,
     memory: Annotated[str | None, typer.Option(help="Other memory of a rank, such as 32G.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="A node to stay away from; repeatable.")] = None,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Send the cells again that failed or lost their job, as they were sent before.
 
@@ -157,38 +157,38 @@ def retry(
     python -m launch retry demo
     python -m launch retry demo --where backprop=implicit --timeout-min 240 --memory 32G
     """
-    from launch.change import retry_cells
-    from launch.runs import Runs
-    from launch.selection import select
+    from launch.planning.runs_folder import Runs
+    from launch.planning.selection import select
+    from launch.slurm.retry_cancel import retry_cells
 
     changes = {"timeout_min": timeout_min, "memory": memory, "exclude": exclude or None}
     changes = {field: value for field, value in changes.items() if value is not None}
-    retry_cells(Runs(runs), name.partition("/")[0], select(Runs(runs), name, where or []), changes, screen())
+    retry_cells(Runs(root), name.partition("/")[0], select(Runs(root), name, where or []), changes, screen())
 
 
 @app.command()
 def sync(
     name: GridArgument,
     follow: Annotated[bool, typer.Option("--follow", help="Repeat until standard input closes.")] = False,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Bring MLflow up to date with a grid's records; may run at any time, and twice changes nothing."""
-    from launch.runs import Runs
-    from launch.sync import sync_once, sync_until_closed
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.sync import sync_once, sync_until_closed
 
-    where = Runs(runs)
-    where.cells_of(name)
+    runs = Runs(root)
+    runs.cells_of(name)
     if follow:
-        sync_until_closed(where, name)
+        sync_until_closed(runs, name)
     else:
-        print(f"{sync_once(where, name)} cells had news")
+        print(f"{sync_once(runs, name)} cells had news")
 
 
 @app.command()
 def run(
     cell: Annotated[str, typer.Argument(help="A planned cell's id or its beginning, or GRID/CELL of any grid.")],
     overrides: Overrides = None,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Run one cell here, alone or as a rank of torchrun.
 
@@ -196,17 +196,17 @@ def run(
     python -m launch run demo/de-prox_jfb
     torchrun --nproc-per-node 2 -m launch run demo/de-prox_jfb
     """
-    from launch.alone import run_alone
-    from launch.runs import Runs
+    from launch.local.single import run_alone
+    from launch.planning.runs_folder import Runs
 
-    print(run_alone(Runs(runs), cell, overrides or []))
+    print(run_alone(Runs(root), cell, overrides or []))
 
 
 @app.command()
 def doctor(
     cluster: Annotated[str | None, typer.Option(help="A profile to hold against this cluster; queues nothing.")] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; without one, the CPU.")] = False,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Check a cluster before a launch, or a device before a measurement; exit code 1 where something is wrong.
 
@@ -214,24 +214,24 @@ def doctor(
     python -m launch doctor --cluster my-site.yaml
     srun --gres=gpu:2 python -m launch doctor --gpu
     """
-    from harness.config import ConfigError
+    from harness.config.errors import ConfigError
 
     if cluster is None and not gpu:
         raise ConfigError("doctor: give --cluster FILE, --gpu or both")
     sound = True
     if cluster is not None:
-        from launch.cluster import Slurm, read_profile
-        from launch.doctor import check_cluster
-        from launch.runs import Runs
+        from launch.planning.profiles import Slurm, read_profile
+        from launch.planning.runs_folder import Runs
+        from launch.slurm.doctor import check_cluster
 
         profile = read_profile(cluster)
         if not isinstance(profile, Slurm):
             raise ConfigError(f"--cluster: {cluster} has executor {profile.executor}; there is no cluster to check")
-        for passed, said in check_cluster(profile, Runs(runs)):
+        for passed, said in check_cluster(profile, Runs(root)):
             print(f"{'ok ' if passed else 'BAD'} {said}", flush=True)
             sound = sound and passed
     if gpu:
-        from harness.doctor import check_device
+        from harness.measure.device_check import check_device
 
         for check in check_device():
             print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
@@ -242,7 +242,7 @@ def doctor(
 @app.command()
 def fields() -> None:
     """Document every field of a grid file and every choice there is."""
-    from launch.fields import describe_fields
+    from launch.planning.fields import describe_fields
 
     screen().print(describe_fields())
 
@@ -250,16 +250,16 @@ def fields() -> None:
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
-    runs: RunsOption = RUNS,
+    root: RunsOption = RUNS,
 ) -> None:
     """Open MLflow's UI on this machine's loopback address."""
-    from launch.runs import Runs
+    from launch.planning.runs_folder import Runs
 
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Without the parameter MLflow shows what it has for language models, and no run.
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, [*command, "--backend-store-uri", Runs(runs).tracking_uri])
+    os.execv(sys.executable, [*command, "--backend-store-uri", Runs(root).tracking_uri])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.config import ACCELERATOR_ONLY, Cell, ConfigError, PretrainCell, TrainCell
-from harness.environment import processors
-from launch.cluster import Profile, Slurm
-from launch.grid import Grid
-from launch.price import Price, describe_price, finished_cells, price, probes
-from launch.runs import Runs
-from launch.status import read_table
+from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell
+from harness.config.errors import ConfigError
+from harness.records.environment import processors
+from launch.planning.grid import Grid
+from launch.planning.profiles import Profile, Slurm
+from launch.planning.runs_folder import Runs
+from launch.pricing.price import Price, describe_price, finished_cells, price, short_cells
+from launch.tracking.status import read_table
 
 CELLS_SHOWN = 60
 
@@ -24,7 +25,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         ConfigError: the cells do not fit the cluster.
     """
     if isinstance(profile, Slurm):
-        from launch.enqueue import check, enqueue
+        from launch.slurm.enqueue import check, enqueue
 
         check(grid.name, cells, profile)
         _write_plan(runs, grid, cells, console)
@@ -44,12 +45,12 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
     console.print(f"{grid.name}: {len(folders)} cells, {len(folders) - len(unfinished)} finished before")
     if unfinished and profile.executor == "debug":
-        from launch.alone import run_here
+        from launch.local.single import run_here
 
         for folder in unfinished:
             run_here(folder, profile)
     elif unfinished:
-        from launch.submit import run_locally
+        from launch.local.queue import run_locally
 
         run_locally(runs, grid.name, unfinished, profile, console)
     console.print(read_table(runs, folders))
@@ -72,7 +73,7 @@ def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, c
 
 def plan_probes(runs: Runs, grid: Grid, cells: list[Cell]) -> tuple[Grid, list[Cell]]:
     """One short cell for each shape of the grid that has no price, as a grid of their own."""
-    return Grid(name=f"{grid.name}-probe"), probes(price_unfinished(runs, cells).unknown)
+    return Grid(name=f"{grid.name}-probe"), short_cells(price_unfinished(runs, cells).unknown)
 
 
 def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
@@ -123,8 +124,8 @@ def _at_once(cells: list[Cell], profile: Profile) -> int:
 
 def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[Text]:
     """Every job array as sbatch would get it; JOB stands for the number of a job it waits for."""
-    from launch.batch import arrange, describe_array, script
-    from launch.submissions import Submissions
+    from launch.slurm.arrays import arrange, describe_array, script
+    from launch.slurm.submissions import Submissions
 
     submissions = Submissions(runs)
     unfinished = {cell.cell_id for cell in cells}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.config import Cell, parse_cell
-from launch.runs import Runs
+from harness.config.cells import Cell, parse_cell
+from launch.planning.runs_folder import Runs
 
 REFERENCE_SECONDS = 0.26
 """What `_reference` takes on a machine of 2026 that does nothing else."""

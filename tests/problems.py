@@ -6,11 +6,11 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from harness.backprop import Backprop, Differentiable
-from harness.maps import DeAdmm, DeGrad, DeHqs, DeProx, Map
-from harness.networks import DnCNN
-from harness.physics import GaussianBlur
-from harness.solvers import Anderson, Solver
+from harness.implicit.backprop import Backprop, Differentiable
+from harness.implicit.solvers import Anderson, Solver
+from harness.models.maps import DeAdmm, DeGrad, DeHqs, DeProx, Map
+from harness.models.networks import DnCNN
+from harness.physics.blur import GaussianBlur
 
 SHAPE = (2, 3, 6, 6)
 TIGHT = Anderson(tol=1e-14, max_steps=200, memory=10, ridge=1e-12, mixing=1.0)

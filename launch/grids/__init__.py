@@ -1,1 +1,1 @@
-"""Named grids that come with the package."""
+"""The grids that come with the package."""

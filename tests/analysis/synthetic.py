@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.config import BaselineCell, Cell, PretrainCell, TrainCell
-from harness.folder import CellFolder, CellStatus
-from harness.record import (
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.events import (
     AnyEvent,
     Checkpoint,
     Contraction,
@@ -22,8 +22,8 @@ from harness.record import (
     Start,
     Step,
 )
-from launch.grid import override, parse_assignment, plan, read_grid
-from launch.runs import Runs
+from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.runs_folder import Runs
 
 PICTURES = {"validation": range(20, 26), "test": range(30, 38)}
 BASELINES = {

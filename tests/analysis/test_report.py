@@ -9,19 +9,19 @@ from PIL import Image
 from rich.console import Console
 
 from analysis.__main__ import app
-from analysis.accuracy import accuracy_frame, accuracy_table
-from analysis.cost import cost_frame, cost_table
-from analysis.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
-from analysis.final import final_frame, final_table
-from analysis.findings import findings
-from analysis.load import load
-from analysis.price import price_frame, price_table
+from analysis.reading.load import load
 from analysis.report import Report, show, to_html
-from analysis.scaling import scaling_frame, scaling_table
-from analysis.schedules import schedule_frame, schedule_table
-from harness.command import run_app
-from harness.config import Cell, TrainCell
-from launch.runs import Runs
+from analysis.sections.accuracy import accuracy_frame, accuracy_table
+from analysis.sections.all_pictures import final_frame, final_table
+from analysis.sections.cost import cost_frame, cost_table
+from analysis.sections.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
+from analysis.sections.findings import findings
+from analysis.sections.price import price_frame, price_table
+from analysis.sections.scaling import scaling_frame, scaling_table
+from analysis.sections.schedules import schedule_frame, schedule_table
+from harness.commands.console import run_app
+from harness.config.cells import Cell, TrainCell
+from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, make
 
 SMALL = ("model=de-hqs", "steps=10", "pretraining.steps=4")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.folder import CellFolder
-from launch.runs import Runs
+from harness.records.cell_folder import CellFolder
+from launch.planning.runs_folder import Runs
 from tests.conftest import takes_less_than
 
 REPOSITORY = Path(__file__).resolve().parents[2]

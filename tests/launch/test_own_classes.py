@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.build import build
-from harness.config import ConfigError
-from harness.record import Evaluation, Step
-from launch.grid import Grid, plan
-from launch.runs import Runs
+from harness.config.build import build
+from harness.config.errors import ConfigError
+from harness.records.events import Evaluation, Step
+from launch.planning.grid import Grid, plan
+from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 
 MODULE = '''
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness.backprop import Differentiable, untimed
-from harness.maps import Map
-from harness.solvers import Solver
+from harness.implicit.backprop import Differentiable, untimed
+from harness.models.maps import Map
+from harness.implicit.solvers import Solver
 
 
 class Halving(nn.Module):

@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-from launch.cluster import Local
-from launch.grid import Grid
+from launch.planning.grid import Grid
+from launch.planning.profiles import Local
+from launch.planning.runs_folder import Runs
 from launch.reconcile import launch
-from launch.runs import Runs
 from tests.conftest import tiny_cell
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.config import Cell
-from harness.folder import CellStatus, write_atomically
-from launch.cluster import Slurm
-from launch.grid import Grid, plan
+from harness.config.cells import Cell
+from harness.records.cell_folder import CellStatus, write_atomically
+from launch.planning.grid import Grid, plan
+from launch.planning.profiles import Slurm
+from launch.planning.runs_folder import Runs
 from launch.reconcile import describe
-from launch.runs import Runs
-from launch.status import Row, read_rows, table
+from launch.tracking.status import Row, read_rows, table
 from tests.conftest import takes_less_than
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ import yaml
 from rich.console import Console
 from rich.live import Live
 
-from launch.runs import Runs
-from launch.status import WATCH_SECONDS, read_table
-from launch.submissions import Submissions
+from launch.planning.runs_folder import Runs
+from launch.slurm.submissions import Submissions
+from launch.tracking.status import WATCH_SECONDS, read_table
 from tests.slurm.cluster import Cluster, missing_programs
 
 RUNS = Path("runs/slurm-demo")

@@ -7,15 +7,15 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from harness.checkpoint import load_newest
-from harness.config import Cell
-from harness.folder import CellFolder
-from harness.record import Step
-from launch.cluster import Slurm
-from launch.enqueue import enqueue
-from launch.grid import Grid
-from launch.runs import Runs
-from launch.submissions import Submissions
+from harness.config.cells import Cell
+from harness.records.cell_folder import CellFolder
+from harness.records.events import Step
+from harness.run.checkpoint import load_newest
+from launch.planning.grid import Grid
+from launch.planning.profiles import Slurm
+from launch.planning.runs_folder import Runs
+from launch.slurm.enqueue import enqueue
+from launch.slurm.submissions import Submissions
 
 PROFILE = Slurm(
     executor="slurm",

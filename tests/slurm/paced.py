@@ -5,7 +5,7 @@ import time
 
 from torch import Tensor
 
-from harness.networks import DnCNN
+from harness.models.networks import DnCNN
 
 PAUSE = "JFBENCH_TEST_PAUSE"
 """Seconds, in the environment of a job."""

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from harness.config import Cell, parse_cell
-from harness.record import End, Start
-from launch.runs import Runs
+from harness.config.cells import Cell, parse_cell
+from harness.records.events import End, Start
+from launch.planning.runs_folder import Runs
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import all_finished, send
 

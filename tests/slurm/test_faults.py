@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from harness.config import Cell, parse_cell
-from harness.folder import CellFolder
-from harness.record import Start
-from launch.runs import Runs
+from harness.config.cells import Cell, parse_cell
+from harness.records.cell_folder import CellFolder
+from harness.records.events import Start
+from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 from tests.slurm.cluster import POLL_SECONDS, Cluster, wait_until
 from tests.slurm.helpers import (

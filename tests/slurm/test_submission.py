@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.folder import CellFolder
-from launch.runs import Runs
+from harness.records.cell_folder import CellFolder
+from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import PROFILE, all_finished, send, with_needed

@@ -1,0 +1,138 @@
+"""Under which conditions numbers were made, in one line and as columns, and the command that makes them again."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.reading.load import GridData
+from analysis.reading.methods import short
+from harness.config.errors import ConfigError
+from launch.planning.grid import Grid, override, parse_assignment, read_grid, shipped_names
+
+COMMIT_DIGITS = 12
+
+
+def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
+    """Data, protocol, device, seeds, ranks, steps and commit of some cells, scored on a split, as one line."""
+    if cells.empty:
+        return "No cell of this kind is finished."
+    trained = cells[cells["kind"] == "train"]
+    test = data.evaluations[data.evaluations["split"] == split]
+    sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
+    parts = [
+        f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px, {_join(sizes)} test pictures",
+        _protocols(cells),
+        f"device: {_join(cells['device'])}",
+        f"trained: {_training(trained)}" if len(trained) else "nothing trained",
+        f"commit: {_join(commits(cells))}",
+    ]
+    return "; ".join(parts) + "."
+
+
+def commits(cells: pd.DataFrame) -> list[str]:
+    """The code of each cell, as `0eb6bad604a5 (dirty)`; `unknown` outside a repository."""
+    return [
+        " ".join(commit[:COMMIT_DIGITS] for commit in str(row.commit).split()) + (" (dirty)" if row.dirty else "")
+        if row.commit
+        else "unknown"
+        for row in cells[["commit", "dirty"]].itertuples()
+    ]
+
+
+def columns(cells: pd.DataFrame) -> dict[str, Any]:
+    """The same conditions as columns of a CSV: one method's row."""
+    values = {str(field): list(column) for field, column in cells.items()}
+    conditions = ("world_size", "steps", "global_batch_size", "device")
+    shown = {
+        field: text
+        for field, found in values.items()
+        if (field.startswith(("data.", "physics.")) or field in conditions) and (text := _join(found))
+    }
+    return {
+        "seeds": _join(values["seed"]),
+        **shown,
+        "commit": _join(commit for found in values["commit"] for commit in found.split()),
+        "dirty": any(values["dirty"]),
+        "cells": _join(values["cell_id"], " "),
+    }
+
+
+def command(declared: Mapping[str, Any]) -> str:
+    """The shortest command line that launches this grid: a shipped grid with overrides, else its own file."""
+    candidates = [found for name in shipped_names() if (found := _overrides(name, declared)) is not None]
+    if not candidates:
+        return "python -m launch grid grid.yaml (the file beside this report)"
+    return shlex.join(["python", "-m", "launch", "grid", *min(candidates, key=len)])
+
+
+def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
+    """The arguments that turn a shipped grid into the declared one, if there are such."""
+    base = read_grid(shipped)
+    before, after = _leaves(base.model_dump(mode="json")), _leaves(dict(declared))
+    changed = {field: value for field, value in after.items() if before.get(field, ...) != value}
+    axes = {"baselines", *declared["grid"]}
+    arguments = [f"{field}={_words(value) if field in axes else _yaml(value)}" for field, value in changed.items()]
+    try:
+        again = override(base, map(parse_assignment, arguments))
+        return [shipped, *arguments] if again == Grid.model_validate(declared) else None
+    except ConfigError:
+        return None
+
+
+def _leaves(grid: dict[str, Any]) -> dict[str, Any]:
+    """A grid as the command line names its parts: base fields dotted, axes and baselines by name."""
+    leaves = {"name": grid["name"], "baselines": grid["baselines"], **grid["grid"]}
+    return {**_dotted(grid["base"]), **leaves}
+
+
+def _dotted(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in fields.items():
+        leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _words(values: list[Any]) -> str:
+    """An axis."""
+    return ",".join(map(_yaml, values)) if values else "[]"
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML reads it again; a float without a point would come back as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
+    return json.dumps(value)
+
+
+def _protocols(cells: pd.DataFrame) -> str:
+    """Each protocol by its name, with its physics."""
+    known = cells[cells["kind"] != "pretrain"]
+    fields = sorted(field for field in cells.columns if field.startswith("physics.") and field != "physics.name")
+    shown = []
+    for name, rows in known.groupby("physics.name", sort=False):
+        values = {field: _join(rows[field].map(_rounded)) for field in fields}
+        parts = [f"{field.removeprefix('physics.').replace('_', ' ')} {text}" for field, text in values.items() if text]
+        shown.append(f"{short(str(name))} ({', '.join(parts)})")
+    return f"protocol: {', '.join(shown)}"
+
+
+def _rounded(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) and value == value else value
+
+
+def _training(trained: pd.DataFrame) -> str:
+    return (
+        f"{_join(trained['steps'])} steps, global batch {_join(trained['global_batch_size'])}, "
+        f"seed {_join(trained['seed'], ', ')}, world size {_join(trained['world_size'])}"
+    )
+
+
+def _join(values: Iterable[Any], separator: str = " / ") -> str:
+    """Each distinct value once."""
+    return separator.join(dict.fromkeys(str(value) for value in values if value is not None and value == value))

@@ -1,0 +1,317 @@
+"""Cell directories to tidy tables: the only module that reads records. It computes nothing but what it must to tidy."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from analysis.reading import methods
+from analysis.reading.methods import Config, Name
+from harness.config.cells import BaselineCell, Cell, TrainCell
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.events import (
+    AnyEvent,
+    Contraction,
+    End,
+    Evaluation,
+    Fidelity,
+    GradientError,
+    Longer,
+    Probe,
+    Search,
+    Start,
+    Step,
+)
+from launch.planning.runs_folder import Runs
+
+PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "gradient_synchronization", "optimizer")
+"""The phases of a training step that a record may name; a step without one spent no time in it."""
+
+NOT_FINITE_RESIDUAL = 1e30
+NOT_FINITE_LEGACY = -999.0
+"""What records write for an infinity, which JSON and databases don't take."""
+
+STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
+CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
+FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual", "adjoint_residual", "gradient",
+                    *GradientError.model_fields)  # fmt: skip
+EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "ssim", "legacy_psnr", "nfe", "residual")
+
+
+@dataclass(frozen=True)
+class GridData:
+    """Everything that the cells of one grid have recorded."""
+
+    name: str
+    cells: pd.DataFrame
+    """One row a cell, in the grid's order."""
+    steps: pd.DataFrame
+    """One row a training step; `attempt_step` counts from the start of its attempt."""
+    evaluations: pd.DataFrame
+    """One row a picture, split and step."""
+    probes: pd.DataFrame
+    contractions: pd.DataFrame
+    """One row a measurement, its lists as they were recorded."""
+    fidelities: pd.DataFrame
+    """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
+    longer: pd.DataFrame
+    """One row a trained cell that was iterated longer, its lists as they were recorded."""
+    searches: pd.DataFrame
+    """One row a candidate."""
+    environments: pd.DataFrame
+    """One row an attempt and property of its environment."""
+    configs: dict[str, Config]
+    """Of each cell, the fields that change its result."""
+    folders: dict[str, CellFolder]
+    declared: Mapping[str, Any]
+    """The grid file as it was launched."""
+    estimates: Mapping[str, float]
+    """Seconds that each cell was expected to take before it ran, as far as that was known."""
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The cells that are finished."""
+        return self.cells[self.cells["state"] == "finished"]
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
+        """The evaluations of each cell and split in their order, each indexed by picture."""
+        found: dict[tuple[str, str], list[pd.DataFrame]] = {}
+        for (cell_id, split, _), rows in self.evaluations.groupby(["cell_id", "split", "step"]):
+            found.setdefault((str(cell_id), str(split)), []).append(rows.set_index("picture"))
+        return found
+
+    @property
+    def missing(self) -> pd.DataFrame:
+        """The cells that are not."""
+        return self.cells[self.cells["state"] != "finished"]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One cell directory."""
+
+    cell: Cell | None
+    status: CellStatus
+    events: list[AnyEvent]
+    problem: str
+
+
+def load(runs: Runs, grid: str) -> GridData:
+    """Read a grid's cells.
+
+    Raises:
+        ConfigError: no such grid was launched.
+    """
+    folders = {folder.cell_id: folder for folder in runs.cells_of(grid)}
+    read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
+    known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
+    names = methods.names(known)
+    configs = {cell_id: methods.flat_config(cell) for cell_id, cell in known.items()}
+    rows = [_cell_row(cell_id, one, names.get(cell_id), configs.get(cell_id, {})) for cell_id, one in read.items()]
+    events = {cell_id: one.events for cell_id, one in read.items()}
+    return GridData(
+        name=grid,
+        cells=pd.DataFrame(rows, dtype=object).set_index("cell_id", drop=False),
+        steps=_frame(events, _step_rows, STEP_COLUMNS),
+        evaluations=_frame(events, _evaluation_rows, (*EVALUATION_COLUMNS, "diverged")),
+        probes=_frame(events, _probe_rows, ("cell_id", *Probe.model_fields)),
+        contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
+        fidelities=_frame(events, _fidelity_rows, FIDELITY_COLUMNS),
+        longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
+        searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
+        environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
+        configs=configs,
+        folders=folders,
+        declared=json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"],
+        estimates=runs.estimates(grid),
+    )
+
+
+def _read(folder: CellFolder) -> _Read:
+    """A cell that cannot be read is a missing cell and stops no report."""
+    cell: Cell | None = None
+    try:
+        cell = folder.cell()
+        status = folder.status()
+        return _Read(cell, status, [*folder.events(), *_scores(folder)], _problem(status))
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read: {str(error).splitlines()[0]}"
+        return _Read(cell, CellStatus(state="failed"), [], problem)
+
+
+def _scores(folder: CellFolder) -> list[AnyEvent]:
+    """What was measured after the cell was finished, without its Start: it is no attempt."""
+    return [event for event in folder.scores() if not isinstance(event, Start)]
+
+
+def _problem(status: CellStatus) -> str:
+    """Why a cell is not finished, in words."""
+    at = f"step {status.step} of {status.steps}" if status.steps else "before its first step"
+    reasons = {
+        "planned": "not started",
+        "running": f"still running, {at}",
+        "interrupted": f"interrupted at {at}" if status.steps else "interrupted before its first step",
+        "failed": status.message or "failed without a message",
+    }
+    return reasons.get(status.state, "")
+
+
+def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "cell_id": cell_id,
+        "kind": one.cell.kind if one.cell else "unknown",
+        "state": one.status.state,
+        "problem": one.problem,
+        "step": one.status.step,
+        "spent": one.status.seconds,
+        **_choices(one.cell),
+        "label": name.label if name else cell_id,
+        "variant": name.variant if name else "",
+        "method": methods.key(config),
+        "family": methods.key(config, without=("seed", "backprop")),
+        "tuned_family": methods.key(config, without=("seed", "backprop", "optimizer")),
+        "any_schedule": methods.key(config, without=("seed", "schedule")),
+        "twin": methods.key(config, without=("seed", "model")),
+        "protocol": methods.protocol(config),
+        **_attempts(one.events),
+    }
+    return row | {field: value for field, value in config.items() if field.startswith(("data.", "physics."))}
+
+
+def _choices(cell: Cell | None) -> dict[str, Any]:
+    """What a cell computes, by its names; None where its kind has no such choice."""
+    trained = cell if isinstance(cell, TrainCell) else None
+    return {
+        "model": methods.short(trained.model.name) if trained else None,
+        "backprop": methods.short(trained.backprop.name) if trained else None,
+        "schedule": methods.short(trained.schedule.name) if trained else None,
+        "baseline": methods.short(cell.baseline.name) if isinstance(cell, BaselineCell) else None,
+        "data": cell.data.name if cell else None,
+        "seed": cell.seed if cell else None,
+        "world_size": cell.world_size if cell else None,
+        "steps": trained.steps if trained else None,
+        "warm_up": trained.active_warm_up if trained and trained.active_warm_up < trained.steps else 0,
+        "global_batch_size": trained.global_batch_size if trained else None,
+        "tol": _tolerance(trained) if trained else None,
+    }
+
+
+def _tolerance(cell: TrainCell) -> float | None:
+    """Of the solves behind its reconstructions; None where they run a fixed number of steps."""
+    if not getattr(cell.backprop, "finds_fixed_point", True):
+        return None
+    tol: float | None = cell.solver.parameters().get("tol")
+    return tol
+
+
+def _attempts(events: Iterable[AnyEvent]) -> dict[str, Any]:
+    """How the attempts that made the record ran; two attempts may have run different code."""
+    starts = [event.environment for event in events if isinstance(event, Start)]
+    return {
+        "attempts": len(starts),
+        "commit": _distinct(environment.get("git_commit", "") for environment in starts),
+        "dirty": any(environment.get("git_dirty", False) for environment in starts),
+        "device": _distinct(environment.get("device", "") for environment in starts),
+        "host": _distinct(environment.get("host", "") for environment in starts),
+        "seconds": sum(event.seconds for event in events if isinstance(event, End)),
+    }
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return " ".join(dict.fromkeys(str(value) for value in values))
+
+
+def _frame(events: Mapping[str, list[AnyEvent]], rows_of: Any, columns: tuple[str, ...]) -> pd.DataFrame:
+    """All cells' rows under each other; an empty frame still has its columns."""
+    rows = [{"cell_id": cell_id, **row} for cell_id, record in events.items() for row in rows_of(record)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
+
+
+def _step_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    first, attempt = 0, -1
+    for event in events:
+        if isinstance(event, Start):
+            first, attempt = event.resumed_from, attempt + 1
+        elif isinstance(event, Step):
+            fields = event.model_dump(exclude={"event", "time", "seconds", "diverged"})
+            seconds = {phase: event.seconds.get(phase, 0.0) for phase in {*PHASES, *event.seconds}}
+            yield {
+                **fields,
+                "attempt": attempt,
+                "attempt_step": event.step - first,
+                "diverged": len(event.diverged),
+                **{f"seconds_{phase}": value for phase, value in seconds.items()},
+                "seconds_total": sum(seconds.values()),
+            }
+
+
+def _evaluation_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for event in events:
+        if not isinstance(event, Evaluation):
+            continue
+        for place, picture in enumerate(event.indices):
+            residual, legacy = event.residual[place], event.legacy_psnr[place]
+            yield {
+                "step": event.step,
+                "split": event.split,
+                "picture": picture,
+                "psnr": event.psnr[place],
+                "ssim": event.ssim[place],
+                "legacy_psnr": float("-inf") if legacy <= NOT_FINITE_LEGACY else legacy,
+                "nfe": event.nfe[place],
+                "residual": float("inf") if residual >= NOT_FINITE_RESIDUAL else residual,
+                "diverged": picture in event.diverged,
+            }
+
+
+def _probe_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Probe)]
+
+
+def _contraction_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Contraction)]
+
+
+def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for event in events:
+        if isinstance(event, Fidelity):
+            shared = event.model_dump(include={"step", "status", "forward_residual", "adjoint_residual"})
+            compared = len(event.indices) - len(event.left_out) if event.methods else 0
+            shared["pictures"] = f"{compared} of {len(event.indices)}"
+            for gradient, error in event.methods.items():
+                yield {**shared, "gradient": gradient, **error.model_dump()}
+            if not event.methods:
+                yield {**shared, "gradient": None, **dict.fromkeys(GradientError.model_fields)}
+
+
+def _longer_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Longer)]
+
+
+def _search_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for event in events:
+        if isinstance(event, Search):
+            for candidate, psnr in zip(event.candidates, event.psnr, strict=True):
+                chosen = {"chosen": event.chosen, "interior": event.interior}
+                yield {"parameter": event.parameter, "candidate": candidate, "psnr": psnr, **chosen}
+
+
+def _environment_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for attempt, event in enumerate(event for event in events if isinstance(event, Start)):
+        for key, value in event.environment.items():
+            yield {"attempt": attempt, "key": key, "value": str(value)}
+
+
+def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
+    """The rows of the same model and settings trained by jfb; where none has them all, those of the one method that
+    differs in the optimiser alone, for each backprop method may have been given the learning rate that suits it."""
+    jfb = frame[frame["backprop"] == "jfb"]
+    same = jfb[jfb["family"] == method["family"]]
+    if same.empty:
+        tuned = jfb[jfb["tuned_family"] == method["tuned_family"]]
+        same = tuned if tuned["method"].nunique() == 1 else same
+    return same

@@ -1,0 +1,151 @@
+"""Which cells are one method: everything that changes a result is the same but the seed; and how a method is called.
+
+A method is named by its model and backprop method (or baseline), then by whatever else differs among the cells of
+that model, so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config.cells import BaselineCell, Cell, TrainCell
+
+Config = dict[str, Any]
+"""Dotted field to value, of the fields that change a result."""
+
+CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
+"""Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
+
+
+TRAINING_ONLY = ("data.train_images", "data.crop")
+"""What pictures a model is trained on does not change those that it is scored on."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """How a method is shown."""
+
+    model: str
+    """The model, or the baseline: what the facets and markers of figures tell apart."""
+    variant: str
+    """The backprop method and whatever else differs; empty for most baselines."""
+
+    @property
+    def label(self) -> str:
+        """Unique in its grid."""
+        return f"{self.model} {self.variant}".strip()
+
+
+def flat_config(cell: Cell) -> Config:
+    """The fields that change the cell's result, dotted."""
+    hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
+    fields = _flat(cell.to_json())
+    return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
+
+
+def key(config: Config, without: Collection[str] = ("seed",)) -> str:
+    """Equal for two cells that differ at most in the fields `without`."""
+    kept = {field: value for field, value in config.items() if field.partition(".")[0] not in without}
+    return json.dumps(kept, sort_keys=True)
+
+
+def protocol(config: Config) -> str:
+    """Equal for two cells whose scores may be compared: the same pictures seen through the same physics."""
+    kept = {f: value for f, value in config.items() if f.startswith(("data.", "physics.")) and f not in TRAINING_ONLY}
+    return json.dumps(kept, sort_keys=True)
+
+
+def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
+    """Name the method of each cell: cell_id to name."""
+    named: dict[str, Name] = {}
+    for row in {_row(cell) for cell in cells.values()}:
+        configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if _row(cell) == row}
+        differing = _differing(configs.values())
+        usual = {field: value for field in differing if (value := _usual(field, configs.values())) is not None}
+        named |= {cell_id: _name(cells[cell_id], config, differing, usual) for cell_id, config in configs.items()}
+    return named
+
+
+def short(name: str) -> str:
+    """A choice as a reader knows it: the class where it is named by import path."""
+    return name.rpartition(":")[2]
+
+
+def _row(cell: Cell) -> tuple[str, str]:
+    """What its name starts with: only cells that agree in this have to be told apart further."""
+    if isinstance(cell, TrainCell):
+        return cell.kind, cell.model.name if cell.iterates else cell.network.name
+    return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
+
+
+def _name(cell: Cell, config: Config, differing: list[str], usual: Config) -> Name:
+    special = [field for field in differing if usual.get(field) != _shown_value(field, config)]
+    settings = [shown for field in special if (shown := _setting(field, config, differing))]
+    if isinstance(cell, TrainCell) and not cell.iterates:
+        return Name(short(cell.network.name), " ".join([short(cell.model.name), *settings]))
+    if isinstance(cell, TrainCell):
+        model, backprop = short(cell.model.name), short(cell.backprop.name)
+        # The field's name for a fixed number of steps of the same map: deep unrolling.
+        model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
+        return Name(model, " ".join([backprop, *settings]))
+    if isinstance(cell, BaselineCell):
+        return Name(short(cell.baseline.name), " ".join(settings))
+    return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))
+
+
+def _setting(field: str, config: Config, differing: list[str]) -> str:
+    """One thing by which a method differs; nothing where the method has no such field."""
+    last = _last(field)
+    name = last if [_last(other) for other in differing].count(last) == 1 else field
+    if field not in config:
+        return name if _has_part(config, field) else ""
+    if field == "schedule.name":
+        return short(str(config[field]))
+    return f"no {name}" if config[field] is None else f"{name}={config[field]}"
+
+
+def _usual(field: str, configs: Collection[Config]) -> str | None:
+    """The value that most cells have, which so needs no saying; None where there is none."""
+    value, count = Counter(_shown_value(field, config) for config in configs).most_common(1)[0]
+    return value if 2 * count > len(configs) else None
+
+
+def _shown_value(field: str, config: Config) -> str:
+    return repr(config.get(field, "a mapping" if _has_part(config, field) else "no such field"))
+
+
+def _last(field: str) -> str:
+    return field.removesuffix(".name").rpartition(".")[2]
+
+
+def _differing(configs: Collection[Config]) -> list[str]:
+    """Fields, in the order of the config, by which cells of one kind must be told apart beside their names."""
+    values: dict[str, dict[str, set[str]]] = {}
+    for config in configs:
+        for field, value in config.items():
+            head = field.partition(".")[0]
+            among = str(config[f"{head}.name"]) if head in CHOICES and field != f"{head}.name" else ""
+            values.setdefault(field, {}).setdefault(among, set()).add(repr(value))
+    named_already = {"seed", "model.name", "backprop.name", "baseline.name"}
+    return [
+        field
+        for field, found in values.items()
+        if field not in named_already
+        and (any(len(distinct) > 1 for distinct in found.values()) or any(_has_part(c, field) for c in configs))
+    ]
+
+
+def _has_part(config: Config, field: str) -> bool:
+    """Whether `field`, null elsewhere, is a mapping in this config."""
+    return any(other.startswith(f"{field}.") for other in config)
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,202 @@
+"""One table, declared once, as text for a terminal, a spreadsheet and Markdown."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import pandas as pd
+from rich.table import Table as RichTable
+from rich.text import Text
+
+NOTHING = "\N{EN DASH}"
+KEYS = ("method", "family", "tuned_family", "protocol", "study")
+"""Columns of a frame that only say which rows belong together."""
+INFINITY = "\N{INFINITY}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column of a frame is shown."""
+
+    key: str
+    label: str
+    """With its unit."""
+    spec: str = ""
+    """Format specification of a number; empty for text."""
+    beside: tuple[str, ...] = ()
+    """Further keys shown in the same place, such as an uncertainty."""
+    joiner: str = " ± "
+    best: Literal["max", "min", ""] = ""
+    """Which value of the column is set in bold."""
+    scale: float = 1.0
+    """The shown number is the value times this."""
+    rank: int = 0
+    """Shown in a terminal before columns of a higher rank as far as the width goes; 0 is never shown there."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One place of a table."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame and how to show it. Its `group` column, not shown itself, draws a rule wherever it changes."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    caption: str
+    """The conditions under which the numbers were made."""
+    command: str
+    """What makes them again."""
+    notes: list[str] = field(default_factory=list)
+    best_within: str = "protocol"
+    """Values are compared, for bold, among the rows that agree in this column of the frame."""
+
+    def rows(self, columns: tuple[Column, ...] | None = None) -> list[list[Shown]]:
+        """The formatted table."""
+        places = [self.column(column) for column in (self.columns if columns is None else columns)]
+        return [list(row) for row in zip(*places, strict=True)]
+
+    def column(self, column: Column) -> list[Shown]:
+        """One formatted column."""
+        best = self._best(column)
+        return [Shown(_text(column, row), position in best) for position, row in enumerate(self.records)]
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """The frame's rows."""
+        return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
+
+    def groups(self) -> list[str]:
+        """The group of each row."""
+        return [str(group) for group in self.frame["group"]] if "group" in self.frame else [""] * len(self.frame)
+
+    def width(self, column: Column) -> int:
+        """Characters that a column needs where its label is broken between words."""
+        return max(map(len, [*column.label.split(), *(shown.text for shown in self.column(column))]))
+
+    def _best(self, column: Column) -> set[int]:
+        """Positions of the best values. Ties at the shown precision are all best; where all tie, none is."""
+        if not column.best or column.key not in self.frame or self.frame.empty:
+            return set()
+        records, positions = self.records, set()
+        for _, rows in _positions(records, self.best_within):
+            numbers = {k: float(records[k][column.key]) for k in rows if _is_finite(records[k][column.key])}
+            if len({_number(column, number) for number in numbers.values()}) < 2:
+                continue
+            winner = (max if column.best == "max" else min)(numbers.values())
+            shown = _number(column, winner)
+            positions |= {k for k, number in numbers.items() if _number(column, number) == shown}
+        return positions
+
+
+def to_rich(table: Table, width: int) -> RichTable:
+    """As many columns as a terminal of this width holds, the most telling ones first."""
+    widths = _fitting(table, width)
+    columns = tuple(column for column in table.columns if column.key in widths)
+    shown = RichTable(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
+    for column in columns:
+        shown.add_column(column.label, justify="right" if column.spec else "left", width=widths[column.key])
+    groups = table.groups()
+    for position, row in enumerate(table.rows(columns)):
+        if position and groups[position] != groups[position - 1]:
+            shown.add_row()
+        shown.add_row(*(_rich(place, column) for place, column in zip(row, columns, strict=True)))
+    return shown
+
+
+def _fitting(table: Table, width: int) -> dict[str, int]:
+    """The columns that are shown, by key, and how wide each is; its label is broken between words.
+
+    Names take a third of the width or 24 characters: longer ones are broken too.
+    """
+    fitting: dict[str, int] = {}
+    for column in sorted((column for column in table.columns if column.rank), key=lambda column: column.rank):
+        fitting[column.key] = table.width(column) if column.spec else min(table.width(column), max(width // 3, 24))
+        if len(fitting) > 2 and sum(fitting.values()) + 2 * len(fitting) - 2 > width:
+            del fitting[column.key]
+            break
+    return fitting
+
+
+def _rich(shown: Shown, column: Column) -> Text:
+    """A number broken over two lines is unreadable, so only names are."""
+    is_number = bool(column.spec)
+    return Text(
+        shown.text, "bold" if shown.bold else "", no_wrap=is_number, overflow="ellipsis" if is_number else "fold"
+    )
+
+
+def to_csv(table: Table) -> str:
+    """Every column of the frame in full precision, and on every row the conditions under which it was made."""
+    return table.frame.drop(columns=list(KEYS), errors="ignore").assign(command=table.command).to_csv(index=False)
+
+
+def to_markdown(table: Table) -> str:
+    """Title, caption, table and notes."""
+    header = [_escape_markdown(column.label) for column in table.columns]
+    rule = ["---:" if column.spec else ":---" for column in table.columns]
+    body = [[_markdown(shown) for shown in row] for row in table.rows()]
+    lines = [f"| {' | '.join(row)} |" for row in [header, rule, *body]]
+    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
+    caption = f"{_escape_markdown(table.caption)} Command: `{table.command}`"
+    return "\n".join([f"### {table.title}", "", caption, "", *lines, "", *notes, ""])
+
+
+def _markdown(shown: Shown) -> str:
+    text = _escape_markdown(shown.text)
+    return f"**{text}**" if shown.bold else text
+
+
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
+def _text(column: Column, row: dict[str, Any]) -> str:
+    """A value, and what stands beside it where that is known."""
+    keys = (column.key, *column.beside)
+    if not column.spec:
+        value = row.get(column.key)
+        return NOTHING if value is None or value != value or value == "" else str(value)
+    first, *others = (_number(column, row.get(key), first=key == column.key) for key in keys)
+    shown = [first, *(text for text in others if text != NOTHING)]
+    return first if set(shown) == {first} else column.joiner.join(shown)
+
+
+def _number(column: Column, value: Any, first: bool = True) -> str:
+    if value is None or value != value:
+        return NOTHING
+    scaled = float(value) * column.scale
+    if math.isinf(scaled):
+        return INFINITY if scaled > 0 else f"-{INFINITY}"
+    spec = column.spec if first else column.spec.removeprefix("+")
+    shown = format(round(scaled) if spec in ("d", ",d") else scaled, spec)
+    return re.sub(r"e([-+])0*(\d)", lambda match: f"e{match[1].strip('+')}{match[2]}", shown)
+
+
+def _is_finite(value: Any) -> bool:
+    return value is not None and math.isfinite(float(value))
+
+
+def _positions(records: list[dict[str, Any]], key: str) -> Iterator[tuple[str, list[int]]]:
+    groups: dict[str, list[int]] = {}
+    for position, record in enumerate(records):
+        groups.setdefault(str(record.get(key, "")), []).append(position)
+    yield from groups.items()

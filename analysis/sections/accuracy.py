@@ -1,0 +1,148 @@
+"""How good each method's reconstructions are: one row a method, seeds averaged, differences paired by picture."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import statistics as stats
+from analysis.reading import conditions as context
+from analysis.reading.load import GridData, trained_by_jfb
+from analysis.rendering.tables import Column, Table
+from analysis.statistics import Estimate
+
+COLUMNS = (
+    Column("label", "Method", rank=1),
+    Column("psnr", "PSNR, dB", ".2f", ("psnr_seed_std",), best="max", rank=1),
+    Column("legacy_psnr", "Legacy PSNR, dB", ".2f", ("legacy_psnr_seed_std",), best="max"),
+    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
+    Column("start_psnr", "PSNR at step 0, dB", ".2f"),
+    Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
+    Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),
+    Column("over_tikhonov", "Over Tikhonov, dB", "+.2f", ("over_tikhonov_error",), rank=5),
+    Column("over_tv", "Over TV, dB", "+.2f", ("over_tv_error",), rank=4),
+    Column("residual_median", "Median residual", ".1e"),
+    Column("residual_max", "Worst residual", ".1e", rank=8),
+    Column("nfe", "nfe", ".1f", rank=9),
+    Column("diverged", "Diverged", "d", rank=7),
+    Column("parameters", "Trained parameters", ",d"),
+    Column("pictures", "Test pictures", "d"),
+    Column("seed_count", "Seeds", "d"),
+    Column("tuned", "Tuned parameter"),
+)
+
+REFERENCES = {"over_tikhonov": "tikhonov", "over_tv": "total-variation"}
+"""Baselines that every method is compared with."""
+
+
+def accuracy_frame(data: GridData) -> pd.DataFrame:
+    """One row a method that has a finished cell: baselines, then trained methods, each in the grid's order."""
+    methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
+    ordered = sorted(methods, key=lambda cells: cells["kind"].iloc[0] != "baseline")
+    return pd.DataFrame([_row(data, cells) for cells in ordered])
+
+
+def accuracy_table(data: GridData, frame: pd.DataFrame) -> Table:
+    """The accuracy table of a grid."""
+    cells = data.finished[data.finished["kind"] != "pretrain"]
+    notes = [
+        "PSNR and SSIM are means over test pictures on pixels clamped to their range; legacy PSNR is explained in the "
+        "report. nfe is the number of function evaluations of T per picture.",
+        "a ± b after a difference: mean over pictures, paired, and its standard error over pictures.",
+    ]
+    if len(frame) and frame["seed_count"].max() > 1:
+        notes.append("a ± b after a score: mean over seeds and standard deviation over seeds.")
+    caption, command = context.caption(data, cells), context.command(data.declared)
+    return Table("accuracy", "Accuracy", frame, COLUMNS, caption, command, notes)
+
+
+def final_scores(data: GridData, cells: pd.DataFrame, split: str = "test") -> list[pd.DataFrame]:
+    """The newest scores of each of some cells on a split."""
+    found = (data.scores.get((cell_id, split)) for cell_id in cells["cell_id"])
+    return [evaluations[-1] for evaluations in found if evaluations]
+
+
+def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
+    """The finished cell of a baseline under a protocol; of several, the one that is best on validation pictures."""
+    cells = data.finished
+    found = cells[(cells["protocol"] == protocol) & (cells["baseline"] == baseline)]
+    if len(found) < 2:
+        return found
+    means = [frame["psnr"].mean() for frame in final_scores(data, found, "validation")]
+    return found.iloc[[means.index(max(means))]]
+
+
+def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
+    """PSNR of some cells of one method over that of another's, paired by picture."""
+    return _paired(final_scores(data, ours), final_scores(data, theirs))
+
+
+def _paired(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> Estimate:
+    return stats.paired_difference(stats.by_picture(ours, "psnr"), stats.by_picture(theirs, "psnr"))
+
+
+def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
+    first = cells.iloc[0]
+    test = final_scores(data, cells)
+    row: dict[str, Any] = {
+        "label": first["label"],
+        "group": first["kind"],
+        **{name: first[name] for name in ("model", "backprop", "schedule", "baseline", "variant")},
+        "seed_count": len(cells),
+        "pictures": max(map(len, test), default=0),
+        "diverged": sum(int(seed["diverged"].sum()) for seed in test),
+        "validation_psnr": stats.over_seeds(final_scores(data, cells, "validation"), "psnr")[0],
+    }
+    for score in ("psnr", "ssim", "legacy_psnr"):
+        row[score], row[f"{score}_seed_std"] = stats.over_seeds(test, score)
+    row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {"tuned": _tuned(data, first["cell_id"])}
+    for column, baseline in REFERENCES.items():
+        if first["baseline"] != baseline:
+            row |= _difference(column, compare(data, cells, reference(data, first["protocol"], baseline)))
+    return row | context.columns(cells) | {"protocol": first["protocol"], "method": first["method"]}
+
+
+def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) -> dict[str, Any]:
+    """What only a trained equilibrium has: a start, a residual, and the same model trained by jfb."""
+    first = cells.iloc[0]
+    evaluations = (evaluation for cell_id in cells["cell_id"] for evaluation in data.scores.get((cell_id, "test"), []))
+    start = [evaluation for evaluation in evaluations if evaluation["step"].iloc[0] == 0]
+    over_jfb = (
+        compare(data, cells, trained_by_jfb(data.finished, first))
+        if first["backprop"] != "jfb"
+        else stats.estimate(pd.Series(dtype=float))
+    )
+    # A feed-forward network's residual is only how far its output lies from its start.
+    iterated = test if first["model"] != "feed-forward" else []
+    residuals = pd.concat([seed["residual"] for seed in iterated]) if iterated else pd.Series(dtype=float)
+    return {
+        "start_psnr": stats.over_seeds(start, "psnr")[0],
+        **_difference("gain", _paired(test, start)),
+        **_difference("over_jfb", over_jfb),
+        "residual_median": residuals.median(),
+        "residual_max": residuals.max(),
+        "nfe": stats.over_seeds(test, "nfe")[0],
+        "parameters": _parameters(data, first["cell_id"]),
+        "tol": first["tol"],
+        "unconverged": int((residuals > first["tol"]).sum()) if first["tol"] is not None else math.nan,
+    }
+
+
+def _difference(name: str, found: Estimate) -> dict[str, float]:
+    return {name: found.mean, f"{name}_error": found.error}
+
+
+def _parameters(data: GridData, cell_id: str) -> float:
+    """How many numbers are trained, from the bytes of their gradient."""
+    probes = data.probes[data.probes["cell_id"] == cell_id]
+    size = 8 if data.configs[cell_id]["precision"] == "float64" else 4
+    return float(probes["gradient_bytes"].iloc[0]) / size if len(probes) else math.nan
+
+
+def _tuned(data: GridData, cell_id: str) -> str:
+    """The parameters that a baseline's searches chose."""
+    searches = data.searches[data.searches["cell_id"] == cell_id].drop_duplicates("parameter")
+    return "; ".join(
+        f"{row['parameter']} {row['chosen']:.3g}, {'interior' if row['interior'] else 'at the edge'}"
+        for row in searches.to_dict("records")
+    )

@@ -1,0 +1,149 @@
+"""How good each backprop method's gradient is, and how contractive the maps are at which it is taken."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis.reading import conditions as context
+from analysis.reading.load import NOT_FINITE_RESIDUAL, GridData
+from analysis.rendering.tables import Column, Table
+
+GRADIENT_COLUMNS = (
+    Column("label", "Trained method", rank=1),
+    Column("step", "Step", "d", rank=1),
+    Column("gradient", "Gradient", rank=1),
+    Column("cosine", "Cosine", ".4f", best="max", rank=2),
+    Column("relative_error", "Relative error", ".1e", best="min", rank=2),
+    Column("norm_ratio", "Norm ratio", ".3f", rank=3),
+    Column("evaluations", "Evaluations", "d", rank=5),
+    Column("products", "Products", "d", rank=4),
+    Column("status", "Reference"),
+    Column("pictures", "Pictures"),
+    Column("forward_residual", "Its forward residual", ".1e"),
+    Column("adjoint_residual", "Its adjoint residual", ".1e"),
+)
+CONTRACTION_COLUMNS = (
+    Column("label", "Method", rank=1),
+    Column("start_radius", "Radius at step 0", ".3f", rank=7),
+    Column("spectral_radius", "Spectral radius", ".3f", rank=1),
+    Column("dominant_eigenvalue", "Dominant eigenvalue", "+.3f", rank=2),
+    Column("dominant_imaginary", "Imaginary part", ".3f", rank=8),
+    Column("eigenvalue_residual", "Its residual", ".1e", rank=9),
+    Column("norm", "|J|", ".2f", rank=3),
+    Column("depth", "K", "d", rank=6),
+    Column("psnr_k", "PSNR at K, dB", ".2f", rank=4),
+    Column("psnr_2k", "at 2 K", ".2f", rank=5),
+    Column("psnr_10k", "at 10 K", ".2f", rank=4),
+    Column("drift", "10 K over K, dB", "+.2f", rank=3),
+    Column("residual_k", "Residual at K", ".1e"),
+    Column("residual_10k", "at 10 K", ".1e"),
+)
+
+
+def gradient_frame(data: GridData) -> pd.DataFrame:
+    """One row a trained method, measured step and compared gradient, seeds averaged."""
+    rows = []
+    for (method, step), found in _with_method(data, data.fidelities).groupby(["method", "step"], sort=False):
+        first = {name: found[name].iloc[0] for name in ("label", "model", "step", "method")}
+        for gradient, seeds in found.groupby("gradient", sort=False, dropna=False):
+            rows.append(
+                {
+                    **first,
+                    "group": f"{method} {step}",
+                    "gradient": None if gradient is None or gradient != gradient else gradient,
+                    **{name: " / ".join(dict.fromkeys(seeds[name])) for name in ("status", "pictures")},
+                    **{name: _mean(seeds[name]) for name in _GRADIENT_NUMBERS},
+                    **{name: _worst(seeds[name]) for name in ("forward_residual", "adjoint_residual")},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+_GRADIENT_NUMBERS = ("cosine", "relative_error", "norm_ratio", "evaluations", "products")
+
+
+def contraction_frame(data: GridData) -> pd.DataFrame:
+    """One row a trained method that has been measured after its training: the worst picture and seed."""
+    measured = _with_method(data, data.contractions)
+    final = measured[measured["psnr_at"].map(bool)] if len(measured) else measured
+    rows = []
+    for method, seeds in final.groupby("method", sort=False):
+        before = measured[(measured["method"] == method) & (measured["step"] == 0)]
+        rows.append({**_contraction(seeds), "start_radius": _worst(before["spectral_radius"].explode())})
+    return pd.DataFrame(rows)
+
+
+def gradient_table(data: GridData, frame: pd.DataFrame) -> Table:
+    """The table of gradients."""
+    notes = [
+        "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
+        "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out. Where none "
+        "does, or the adjoint solve of one does not, there is no reference and no number.",
+        "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own. "
+        "implicit-tight solves its adjoint equation to 1e-8; as trained: the cell's own method, parameters and forward "
+        "solve from the initial state. A random method is one draw.",
+        "Evaluations: forward passes through T. Products: backward passes, the one to the parameters included.",
+    ]
+    caption, command = context.caption(data, _trained(data)), context.command(data.declared)
+    return Table("fidelity", "Gradient fidelity", frame, GRADIENT_COLUMNS, caption, command, notes, best_within="group")
+
+
+def contraction_table(data: GridData, frame: pd.DataFrame) -> Table:
+    """The table of contraction."""
+    notes = [
+        "J: Jacobian of the map, damping included, where the solve of a validation picture ends; the picture of the "
+        "largest spectral radius counts, and the worst seed. Estimates by Arnoldi's method: the norm from below; the "
+        "dominant eigenvalue is known as well as its residual |J^T v - mu v| / |mu| says.",
+        "A map converges near its fixed point where the spectral radius is below 1; the theory of jfb asks for |J| "
+        "below 1. An eigenvalue next to -1 is an oscillation, which damping cures.",
+        "PSNR at K: of the state iterated without acceleration, K being the most evaluations of a reconstruction in "
+        "training. A model that is worse at 10 K is an unrolled network stopped early, not a fixed point.",
+    ]
+    caption, command = context.caption(data, _trained(data)), context.command(data.declared)
+    return Table("contraction", "Contraction", frame, CONTRACTION_COLUMNS, caption, command, notes)
+
+
+def _trained(data: GridData) -> pd.DataFrame:
+    return data.finished[data.finished["kind"] == "train"]
+
+
+def _with_method(data: GridData, rows: pd.DataFrame) -> pd.DataFrame:
+    """What finished cells measured, with the names of their methods, in the grid's order."""
+    cells = _trained(data)[["cell_id", "method", "label", "model"]].reset_index(drop=True)
+    return cells.merge(rows, on="cell_id")
+
+
+def _contraction(seeds: pd.DataFrame) -> dict[str, Any]:
+    """One row: lists are one entry a picture, and the one that converges worst is shown."""
+    pictures = seeds.explode(list(_LISTS), ignore_index=True)
+    worst = pictures.iloc[int(pictures["spectral_radius"].astype(float).argmax())]
+    k, two, ten = sorted(seeds["psnr_at"].iloc[0])
+    psnr, residual = pd.DataFrame(list(seeds["psnr_at"])).mean(), pd.DataFrame(list(seeds["residual_at"])).max()
+    return {
+        **{name: worst[name] for name in ("label", "method")},
+        **{name: _worst(pd.Series([worst[name]])) for name in _LISTS if name != "norm"},
+        "norm": _worst(pictures["norm"]),
+        "depth": k,
+        "psnr_k": psnr[k],
+        "psnr_2k": psnr[two],
+        "psnr_10k": psnr[ten],
+        "drift": psnr[ten] - psnr[k],
+        "residual_k": _worst(residual[[k]]),
+        "residual_10k": _worst(residual[[ten]]),
+    }
+
+
+_LISTS = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
+
+
+def _mean(values: "pd.Series[Any]") -> float:
+    known = values.dropna().astype(float)
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _worst(values: "pd.Series[Any]") -> float:
+    """The largest; infinite where a record says that a number was not finite."""
+    known = values.dropna().astype(float)
+    largest = float(known.max()) if len(known) else math.nan
+    return math.inf if largest >= NOT_FINITE_RESIDUAL else largest

@@ -1,0 +1,276 @@
+"""What a grid's numbers say, in sentences. Every sentence is computed and can also say no."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis.reading import conditions as context
+from analysis.reading.load import GridData
+from analysis.sections.accuracy import compare
+from analysis.statistics import Estimate, Verdict
+
+Mark = Literal["yes", "no", "mixed", "note", "warning"]
+
+TWINS = ((("de-grad", "de-hqs"), "weight of de-grad = 1 / penalty of de-hqs"),
+         (("de-prox", "de-admm"), "step size of de-prox = penalty of de-admm"))  # fmt: skip
+"""Maps that have the same fixed points, and when; what does not move them differs."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the summary."""
+
+    mark: Mark
+    text: str
+    detail: str = ""
+    """The figures behind it."""
+
+
+HELD = 0.1
+"""Decibels that a trained map may lose between its training depth and ten times that, and still hold."""
+
+
+def findings(
+    data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, contraction: pd.DataFrame, gradients: pd.DataFrame
+) -> list[Finding]:
+    """All that can be said."""
+    found = [_completeness(data)]
+    if len(accuracy):
+        trained = accuracy[accuracy["group"] == "train"]
+        found += _against(trained, "gain", "end above their own step 0, the pretrained denoiser plugged in")
+        found += _against(trained, "over_tikhonov", "beat Tikhonov")
+        found += _against(trained, "over_tv", "beat total variation")
+        found += [_best_jfb(trained), *_against_jfb(trained, cost), *_twins(data), *_solves(trained)]
+    found += [*_contraction(contraction), *_gradients(gradients)]
+    return [*found, *_skipped_steps(data), *_denoisers(data), *_searches(data), *_code(data), *_devices(data)]
+
+
+def _completeness(data: GridData) -> Finding:
+    total, done = len(data.cells), len(data.finished)
+    if done == total:
+        return Finding("yes", f"All {total} cells are finished.")
+    states = ", ".join(f"{count} {state}" for state, count in data.missing["state"].value_counts(sort=False).items())
+    return Finding("warning", f"{done} of {total} cells are finished; this report lacks the others ({states}).")
+
+
+def _against(trained: pd.DataFrame, column: str, claim: str) -> Iterator[Finding]:
+    """How many trained methods differ, by more than their uncertainty, in the claimed direction."""
+    compared = trained[trained[column].notna()] if column in trained else trained[:0]
+    if compared.empty:
+        yield Finding("note", f"Which trained methods {claim} cannot be said: nothing finished to compare.")
+        return
+    groups: dict[Verdict, list[str]] = {"above": [], "below": [], "undecided": []}
+    for row in compared.to_dict("records"):
+        difference = _estimate(row, column)
+        groups[difference.verdict].append(f"{row['label']} ({difference} dB)")
+    above, below, undecided = groups["above"], groups["below"], groups["undecided"]
+    named = {"Above": above, "Within two standard errors": undecided, "Below": below}
+    detail = " ".join(f"{place}: {', '.join(labels)}." for place, labels in named.items() if labels)
+    mark: Mark = "yes" if len(above) == len(compared) else "mixed" if above else "no"
+    yield Finding(mark, f"{len(above)} of {len(compared)} trained methods {claim}.", detail)
+
+
+def _best_jfb(trained: pd.DataFrame) -> Finding:
+    """Chosen on validation pictures, so that the comparison on test pictures is not flattered by the choice."""
+    jfb = trained[trained["backprop"] == "jfb"] if len(trained) else trained
+    jfb = jfb[jfb["over_tv"].notna()] if "over_tv" in jfb else jfb[:0]
+    if jfb.empty:
+        return Finding(
+            "note", "Whether the best jfb beats total variation cannot be said: one of them is not finished."
+        )
+    best = jfb.sort_values("validation_psnr").to_dict("records")[-1]
+    difference = _estimate(best, "over_tv")
+    mark, verdict = _VERDICTS[difference.verdict]
+    return Finding(
+        mark,
+        f"The best jfb method {verdict} total variation.",
+        f"{best['label']}, the best on validation pictures: {difference} dB on test pictures.",
+    )
+
+
+_VERDICTS: dict[Verdict, tuple[Mark, str]] = {
+    "above": ("yes", "beats"),
+    "below": ("no", "does not beat"),
+    "undecided": ("mixed", "cannot be told apart from"),
+}
+
+
+def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]:
+    """What the other backprop methods gain over jfb and what they cost."""
+    ratios = dict(zip(cost["label"], cost["ratio"], strict=True)) if len(cost) else {}
+    for backprop, rows in trained[trained["over_jfb"].notna()].groupby("backprop", sort=False) if len(trained) else []:
+        parts = []
+        for row in rows.to_dict("records"):
+            ratio = ratios.get(row["label"], math.nan)
+            price = "" if math.isnan(ratio) else f" at {ratio:.2f} times the mean step time"
+            parts.append(f"{row['label']} {_estimate(row, 'over_jfb')} dB{price}")
+        better = sum(_estimate(row, "over_jfb").verdict == "above" for row in rows.to_dict("records"))
+        yield Finding(
+            "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs.", f"{'; '.join(parts)}."
+        )
+
+
+def _twins(data: GridData) -> Iterator[Finding]:
+    """Pairs of maps that describe the same fixed points: what they differ by is training and convergence."""
+    trained = data.finished[data.finished["kind"] == "train"]
+    for (first, second), condition in TWINS:
+        parts = []
+        for _, cells in trained.groupby("twin", sort=False):
+            ours, theirs = cells[cells["model"] == first], cells[cells["model"] == second]
+            if len(ours) and len(theirs):
+                parts.append(f"{compare(data, ours, theirs)} dB by {cells.iloc[0]['variant']}")
+        if parts:
+            text = f"{first} and {second} have the same fixed points where {condition}."
+            yield Finding("note", text, f"{first} over {second} as trained here: {', '.join(parts)}.")
+
+
+def _solves(trained: pd.DataFrame) -> Iterator[Finding]:
+    """Whether the scores belong to fixed points at all."""
+    if trained.empty:
+        return
+    rows = trained.to_dict("records")
+    diverged = [f"{row['label']}: {row['diverged']}" for row in rows if row["diverged"]]
+    if diverged:
+        yield Finding("warning", "Some solves diverged on test pictures.", f"{', '.join(diverged)}.")
+    else:
+        yield Finding("yes", "No trained method's solve diverged on a test picture.")
+    judged = [row for row in rows if not math.isnan(row["unconverged"])]
+    loose = [f"{row['label']}: {row['unconverged']:.0f} of {row['pictures'] * row['seed_count']}" for row in judged
+             if row["unconverged"]]  # fmt: skip
+    if loose:
+        text = "Some test solves end above the solver's tolerance, so that what is scored is not quite a fixed point."
+        yield Finding("warning", text, f"{', '.join(loose)}.")
+    elif judged:
+        yield Finding("yes", "Every test solve of every trained method reaches the solver's tolerance.")
+
+
+def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
+    """Whether what was trained are fixed points that plain iteration finds and keeps."""
+    rows = contraction.to_dict("records")
+    if not rows:
+        return
+    sides = [_side_of_one(row) for row in rows]
+    inside, undecided = sides.count("below"), sides.count("undecided")
+    radii = [
+        f"{row['label']} {row['spectral_radius']:.3f} with |J| {row['norm']:.2f}"
+        + (" (undecided within the residual)" if side == "undecided" else "")
+        for row, side in zip(rows, sides, strict=True)
+    ]
+    text = f"{inside} of {len(rows)} trained methods have a map whose measured spectral radius is below 1"
+    yield Finding(
+        "mixed" if undecided else _share(inside, len(rows)),
+        f"{text}; {undecided} undecided within the residual." if undecided else f"{text}.",
+        f"{', '.join(radii)}.",
+    )
+    held = [row for row in rows if row["drift"] >= -HELD]
+    drifts = [f"{row['label']} {row['psnr_k']:.2f} to {row['psnr_10k']:.2f} dB" for row in rows]
+    yield Finding(
+        _share(len(held), len(rows)),
+        f"{len(held)} of {len(rows)} trained methods keep their PSNR, to {HELD} dB, at ten times the training depth.",
+        f"Plain iteration to K and to 10 K evaluations: {', '.join(drifts)}.",
+    )
+
+
+def _side_of_one(row: dict[Any, Any]) -> Verdict:
+    """Where the spectral radius lies, as far as the residual of its eigenvalue, which is relative, lets it be told."""
+    radius, residual = row["spectral_radius"], row["eigenvalue_residual"]
+    if radius * (1 + residual) < 1:
+        return "below"
+    return "above" if radius * (1 - residual) > 1 else "undecided"
+
+
+def _gradients(gradients: pd.DataFrame) -> Iterator[Finding]:
+    """What each method's gradient is off by, where there is an exact one to tell."""
+    if gradients.empty:
+        return
+    compared = gradients[gradients["gradient"].notna()]
+    places = gradients.groupby(["method", "step"])["gradient"].apply(lambda names: names.notna().any())
+    if not places.all():
+        text = f"{int((~places).sum())} of {len(places)} measurements of gradients have no converged reference."
+        yield Finding("warning", text, "The exact gradient was not reached within the evaluations allowed.")
+    medians = compared.groupby("gradient", sort=False)["relative_error"].median().dropna().sort_values()
+    if len(medians):
+        text = f"Of the gradients compared with the exact one, {medians.index[0]} is the closest."
+        errors = ", ".join(f"{name} {error:.1e}" for name, error in medians.items())
+        yield Finding("note", text, f"Median relative error over trained methods and steps: {errors}.")
+
+
+def _share(good: int, total: int) -> Mark:
+    return "yes" if good == total else "mixed" if good else "no"
+
+
+def _skipped_steps(data: GridData) -> Iterator[Finding]:
+    if data.steps.empty:
+        return
+    skipped = data.steps[~data.steps["updated"].astype(bool)].groupby("cell_id").size()
+    counts = [f"{cell_id} {count}" for cell_id, count in skipped.items()]
+    if counts:
+        yield Finding(
+            "warning", "Some training steps were skipped: a gradient was not finite.", f"{', '.join(counts)}."
+        )
+
+
+def _denoisers(data: GridData) -> Iterator[Finding]:
+    """Whether pretraining did anything: all trained methods start from it."""
+    changes: dict[str, float] = {}
+    parts = []
+    for cell_id in data.finished[data.finished["kind"] == "pretrain"]["cell_id"]:
+        means = [scores["psnr"].mean() for scores in data.scores.get((cell_id, "validation"), [])]
+        if len(means) < 2:
+            continue
+        first, last = means[0], means[-1]
+        changes[cell_id] = last - first
+        parts.append(f"{cell_id} from {first:.2f} to {last:.2f} dB on noisy validation pictures")
+    better = sum(change > 0 for change in changes.values())
+    if changes:
+        text = f"{better} of {len(changes)} denoisers are better after pretraining than before."
+        yield Finding("yes" if better == len(changes) else "no", text, f"{', '.join(parts)}.")
+
+
+def _searches(data: GridData) -> Iterator[Finding]:
+    """Whether a baseline could have been tuned further."""
+    inside: list[str] = []
+    outside: list[str] = []
+    for (cell_id, _), search in data.searches.groupby(["cell_id", "parameter"], sort=False):
+        first = search.iloc[0]
+        text = (
+            f"{data.cells['label'][str(cell_id)]} at {first['parameter']} {first['chosen']:.3g} of {len(search)} tried"
+        )
+        (inside if first["interior"] else outside).append(text)
+    if outside:
+        text = (
+            f"{len(outside)} of {len(inside) + len(outside)} searches of baselines end at an edge of the values tried."
+        )
+        yield Finding("warning", text, f"{', '.join(outside)}.")
+    if inside:
+        text = f"{len(inside)} of {len(inside) + len(outside)} searches of baselines end inside the values tried."
+        yield Finding("yes", text, f"{', '.join(inside)}.")
+
+
+def _code(data: GridData) -> Iterator[Finding]:
+    if data.finished.empty:
+        return
+    found = list(dict.fromkeys(context.commits(data.finished)))
+    if len(found) > 1:
+        yield Finding("warning", f"The finished cells come from {len(found)} versions of the code: {', '.join(found)}.")
+    elif data.finished["dirty"].any():
+        yield Finding("warning", f"All finished cells come from {found[0]}: changed files that no commit holds.")
+    elif found == ["unknown"]:
+        yield Finding("warning", "The finished cells do not know which commit they come from.")
+    else:
+        yield Finding("yes", f"All finished cells come from one clean commit, {found[0]}.")
+
+
+def _devices(data: GridData) -> Iterator[Finding]:
+    """Noise is drawn on the device, so a comparison across kinds of devices is not paired in its noise."""
+    kinds = sorted({str(device).partition(":")[0] for device in data.finished["device"]})
+    if len(kinds) > 1:
+        text = f"Finished cells ran on {' and '.join(kinds)}, which draw different noise on the same picture."
+        yield Finding("warning", text)
+
+
+def _estimate(row: dict[Any, Any], column: str) -> Estimate:
+    return Estimate(row[column], row[f"{column}_error"], row["pictures"])

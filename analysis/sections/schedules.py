@@ -1,0 +1,66 @@
+"""What the learning-rate schedule changes: one row a model and backprop method, one column a schedule (section 8)."""
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.reading import conditions as context
+from analysis.reading.load import GridData
+from analysis.rendering.tables import Column, Table
+
+
+def schedule_frame(data: GridData, accuracy: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model and settings that were trained by more than one schedule, from the rows of `accuracy`.
+
+    Of several versions of one schedule the one that is best on validation pictures counts.
+    """
+    trained = accuracy[accuracy["group"] == "train"] if len(accuracy) else accuracy
+    if trained.empty:
+        return pd.DataFrame()
+    settings = {field.rpartition(".")[2] for config in data.configs.values() for field in config if _is_setting(field)}
+    alike = data.cells.drop_duplicates("method").set_index("method")["any_schedule"]
+    rows = []
+    for _, found in trained.groupby(trained["method"].map(alike), sort=False):
+        best = found.sort_values("validation_psnr").drop_duplicates("schedule", keep="last")
+        if len(best) > 1:
+            rows.append(_row(best.sort_index(), settings))
+    return pd.DataFrame(rows)
+
+
+def schedule_table(data: GridData, frame: pd.DataFrame) -> Table:
+    """The table of schedules."""
+    names = [column.removesuffix("_psnr") for column in frame.columns if column.endswith("_psnr")]
+    columns = (
+        Column("label", "Method", rank=1),
+        *(Column(f"{name}_psnr", f"{name}: PSNR, dB", ".2f", (f"{name}_std",), best="max", rank=2) for name in names),
+        Column("spread", "Best less worst, dB", ".2f", rank=3),
+        Column("seed_count", "Seeds", "d", rank=4),
+    )
+    notes = [
+        "a ± b: mean over seeds and standard deviation over seeds. Seeds: of the schedule that has the fewest. Of "
+        "several versions of a schedule the one that is best on validation pictures counts.",
+    ]
+    cells = data.finished[data.finished["kind"] == "train"]
+    caption, command = context.caption(data, cells), context.command(data.declared)
+    return Table("schedules", "Learning-rate schedules", frame, columns, caption, command, notes)
+
+
+def _row(schedules: pd.DataFrame, settings: set[str]) -> dict[str, Any]:
+    """One model and settings; its name is that of the first, less what the schedule has in it."""
+    first = schedules.iloc[0]
+    words = [word for word in first["label"].split() if word.partition("=")[0] not in {first["schedule"], *settings}]
+    row: dict[str, Any] = {
+        "label": " ".join(words),
+        "group": first["model"],
+        "protocol": first["protocol"],
+    }
+    for one in schedules.to_dict("records"):
+        row |= {f"{one['schedule']}_psnr": one["psnr"], f"{one['schedule']}_std": one["psnr_seed_std"]}
+    return row | {
+        "spread": schedules["psnr"].max() - schedules["psnr"].min(),
+        "seed_count": int(schedules["seed_count"].min()),
+    }
+
+
+def _is_setting(field: str) -> bool:
+    return field.startswith("schedule.") and field != "schedule.name"

@@ -1,0 +1,103 @@
+"""What a gradient costs after K steps: every method at every depth, and JFB beside its floor."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from harness.commands.bench import methods, peers
+from harness.commands.bench.observation import Method, Spread, Work, in_turns, measure_work, seconds, spread
+from harness.commands.bench.problem import Problem
+
+
+@dataclass(frozen=True)
+class DepthRow:
+    """One method at every depth; lists go with the depths."""
+
+    library: str
+    name: str
+    flat: bool
+    time: list[Spread]
+    """Multiples of the floor at the same depth, in the same round."""
+    time_slope: Spread
+    """Time of one more step as a multiple of the floor's."""
+    work: list[Work]
+    saved_slope: float
+    """Saved bytes of one more step."""
+    peak_slope: float
+
+
+@dataclass(frozen=True)
+class FloorRow:
+    """Gradients at one depth, each over the mean of the floor just before and just after it."""
+
+    depth: int
+    pairs: int
+    jfb: Spread
+    again: Spread
+    """The floor itself in the same place: what this machine can resolve."""
+
+
+def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[DepthRow]:
+    """Every method of everybody at every depth."""
+    reference = problem.exact_gradient()
+    columns = [_contestants(depth) for depth in depths]
+    work = [[measure_work(problem, method.gradient, reference) for method in column] for column in columns]
+    jobs = [
+        partial(seconds, problem, gradient)
+        for depth, column in zip(depths, columns, strict=True)
+        for gradient in (methods.floor(depth), *(method.gradient for method in column))
+    ]
+    times = in_turns(rounds, jobs).reshape(rounds, len(depths), -1)
+    floor = times[:, :, 0]
+    floor_slopes = [_slope(depths, row) for row in floor]
+
+    def row(i: int, method: Method) -> DepthRow:
+        mine = times[:, :, i + 1]
+        slopes = [_slope(depths, row) / base for row, base in zip(mine, floor_slopes, strict=True)]
+        works = [column[i] for column in work]
+        return DepthRow(
+            library=method.library,
+            name=method.name,
+            flat=method.flat,
+            time=[spread(ratios) for ratios in (mine / floor).T],
+            time_slope=spread(slopes),
+            work=works,
+            saved_slope=_slope(depths, [w.saved_bytes for w in works]),
+            peak_slope=_slope(depths, [w.peak_bytes for w in works]),
+        )
+
+    return [row(i, method) for i, method in enumerate(columns[0])]
+
+
+def against_floor(problem: Problem, depths: Sequence[int], evaluations: int) -> list[FloorRow]:
+    """JFB between two floors, many times: neighbours see the same machine, gradients minutes apart do not.
+
+    Each depth K has evaluations / K pairs, at least two.
+    """
+    return [_beside_floor(problem, depth, max(2, evaluations // depth)) for depth in depths]
+
+
+def _beside_floor(problem: Problem, depth: int, pairs: int) -> FloorRow:
+    (jfb,) = [method for method in methods.our_methods(depth) if method.name == "jfb"]
+    floor = methods.floor(depth)
+    # The floor is also judged as the gradient is: in the middle of the last three.
+    turns = (floor, jfb.gradient, floor, floor, floor)
+    times = np.array([[seconds(problem, gradient) for gradient in turns] for _ in range(pairs)])
+    before, mine, between, again, after = times.T
+    return FloorRow(
+        depth, pairs, jfb=spread(2 * mine / (before + between)), again=spread(2 * again / (between + after))
+    )
+
+
+def _contestants(depth: int) -> list[Method]:
+    """Ours and the peers' equivalents."""
+    theirs = peers.at_depth(depth) if peers.installed() else []
+    return [*methods.plain_loops(depth), *methods.our_methods(depth), *theirs]
+
+
+def _slope(depths: Sequence[int], values: Sequence[float]) -> float:
+    """Of the least-squares line; exactly zero for values that are all the same."""
+    return statistics.linear_regression(depths, list(values)).slope

@@ -1,0 +1,153 @@
+"""Restores a user's own pictures with a trained cell: `python -m harness reconstruct IMAGE... --cell CELL`.
+
+Without --cell it takes the one that comes with the repository, which the grid `shipped` trained.
+"""
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.data.sources import Pixels
+    from harness.models.equilibrium import Equilibrium
+
+SHIPPED = Path(__file__).parent / "shipped"
+LEAST_SIZE = 11
+"""Pixels on a side: the window of SSIM."""
+
+
+def reconstruct(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Blurred pictures of any size.")],
+    cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy.")] = SHIPPED,
+    blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, and score.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("restored"),
+) -> None:
+    """Restore blurred pictures with a trained cell.
+
+    \b
+    python -m harness reconstruct photo.png
+    python -m harness reconstruct clean.png --blur --cell runs/cells/de-hqs_jfb_cosine_s0-0123abcd
+    """
+    from harness.config.errors import ConfigError
+    from harness.run.load_model import trained_model
+
+    pictures = {path.stem: read(path) for path in images}
+    if len(pictures) < len(images):
+        raise ConfigError("IMAGE: two of them have one name, and so would what is written")
+    _, model = trained_model(cell)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out: cannot write to {out} ({error.strerror})") from None
+    lines = []
+    for name, pixels in pictures.items():
+        found = restore(model, pixels, name, blur)
+        if found.blurred is not None:
+            write_picture(out / f"{name}-blurred.png", found.blurred)
+        write_picture(out / f"{name}-restored.png", found.restored)
+        print(f"{out / f'{name}-restored.png'}: {found}")
+        lines.append(found.scores)
+    if blur:
+        write_scores(out / "scores.csv", list(pictures), lines)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One picture."""
+
+    restored: "Pixels"
+    blurred: "Pixels | None"
+    """Where we blurred it."""
+    scores: dict[str, float]
+    """Of the blurred and the restored picture, where the clean one is known."""
+    nfe: int
+    residual: float
+
+    def __str__(self) -> str:
+        solve = f"{self.nfe} evaluations, residual {self.residual:.1e}"
+        if not self.scores:
+            return solve
+        s = self.scores
+        psnr = f"PSNR {s['psnr_blurred']:.2f} to {s['psnr_restored']:.2f} dB"
+        return f"{psnr}, SSIM {s['ssim_blurred']:.3f} to {s['ssim_restored']:.3f}; {solve}"
+
+
+def read(path: Path) -> "Pixels":
+    """A picture as (height, width, 3) uint8, upright.
+
+    Raises:
+        ConfigError: there is none, or it is too small.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    from harness.config.errors import ConfigError
+
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ConfigError(f"IMAGE: {path} cannot be read as an image ({error})") from None
+    if min(pixels.shape[:2]) < LEAST_SIZE:
+        raise ConfigError(f"IMAGE: {path} must have at least {LEAST_SIZE} pixels a side (got {pixels.shape[:2]})")
+    return pixels
+
+
+def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Restored:
+    """Restore one picture of any size; where `blur`, it is blurred first, with noise that is the same each time.
+
+    Raises:
+        ConfigError: the kernel does not fit the picture.
+    """
+    import torch
+
+    from harness.config.errors import ConfigError
+    from harness.data.batches import from_pixels, to_pixels
+    from harness.measure.scores import score
+    from harness.physics.base import observe
+
+    physics, parameter = model.map.physics, next(model.parameters())
+    image = from_pixels(torch.from_numpy(pixels.copy())[None], physics.value_range, parameter.dtype)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    try:
+        with torch.no_grad():
+            d = observe(physics, image, noise) if blur else image
+            output = model(d)
+    except ValueError as error:
+        raise ConfigError(f"IMAGE: {name}: {error}") from None
+    scores: dict[str, float] = {}
+    for kind, picture in {"blurred": d, "restored": output.image}.items() if blur else ():
+        psnr, ssim, legacy = score(picture[0], image[0], physics.value_range)
+        scores |= {f"psnr_{kind}": psnr, f"ssim_{kind}": ssim, f"legacy_psnr_{kind}": legacy}
+    return Restored(
+        restored=to_pixels(output.image[0], physics.value_range),
+        blurred=to_pixels(d[0], physics.value_range) if blur else None,
+        scores=scores,
+        nfe=int(output.forward.nfe[0]),
+        residual=float(output.forward.residual[0]),
+    )
+
+
+def write_picture(path: Path, pixels: "Pixels") -> None:
+    """A PNG, whole or not at all."""
+    from PIL import Image
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    Image.fromarray(pixels).save(partial, format="PNG")
+    partial.replace(path)
+
+
+def write_scores(path: Path, names: list[str], scores: list[dict[str, float]]) -> None:
+    """One line a picture."""
+    from harness.records.cell_folder import write_atomically
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["image", *scores[0]], lineterminator="\n")
+    table.writeheader()
+    table.writerows({"image": name, **row} for name, row in zip(names, scores, strict=True))
+    write_atomically(path, text.getvalue())

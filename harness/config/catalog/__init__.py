@@ -1,0 +1,89 @@
+"""Every choice a cell can name: its parameters, their bounds, what it is, and the class that implements it.
+
+One file a family, named after the room that implements it. Imports pydantic and `harness.config.spec` alone, so a grid
+is planned and refused on a login node in milliseconds; `harness.config.build` imports a choice's `target` in the job.
+"""
+
+from harness.config.catalog.backprop import (
+    BackpropSpec,
+    Implicit,
+    Jfb,
+    Neumann,
+    Phantom,
+    Shine,
+    StochasticNeumann,
+    Truncated,
+    Unrolled,
+)
+from harness.config.catalog.baselines import (
+    BaselineSpec,
+    Degraded,
+    DirectInverse,
+    GradientDescent,
+    PnpAdmm,
+    PnpPgd,
+    RichardsonLucy,
+    Tikhonov,
+    TotalVariation,
+    Wiener,
+)
+from harness.config.catalog.data import CelebA, DataSpec, Folder, Pictures
+from harness.config.catalog.maps import DeAdmm, DeGrad, DeHqs, DeProx, FeedForward, MapSpec
+from harness.config.catalog.networks import DnCNN, NetworkSpec, UNet
+from harness.config.catalog.optimization import SGD, Adam, Cosine, Fixed, OptimizerSpec, ScheduleSpec, Step
+from harness.config.catalog.physics import Code2022, Code2024, GaussianBlur, Paper, PhysicsSpec
+from harness.config.catalog.solvers import AdjointSolverSpec, Anderson, Broyden, CgNormal, Gmres, Picard, SolverSpec
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdjointSolverSpec",
+    "Anderson",
+    "BackpropSpec",
+    "BaselineSpec",
+    "Broyden",
+    "CelebA",
+    "CgNormal",
+    "Code2022",
+    "Code2024",
+    "Cosine",
+    "DataSpec",
+    "DeAdmm",
+    "DeGrad",
+    "DeHqs",
+    "DeProx",
+    "Degraded",
+    "DirectInverse",
+    "DnCNN",
+    "FeedForward",
+    "Fixed",
+    "Folder",
+    "GaussianBlur",
+    "Gmres",
+    "GradientDescent",
+    "Implicit",
+    "Jfb",
+    "MapSpec",
+    "NetworkSpec",
+    "Neumann",
+    "OptimizerSpec",
+    "Paper",
+    "Phantom",
+    "PhysicsSpec",
+    "Picard",
+    "Pictures",
+    "PnpAdmm",
+    "PnpPgd",
+    "RichardsonLucy",
+    "ScheduleSpec",
+    "Shine",
+    "SolverSpec",
+    "Step",
+    "StochasticNeumann",
+    "Tikhonov",
+    "TotalVariation",
+    "Truncated",
+    "UNet",
+    "Unrolled",
+    "Wiener",
+]

@@ -1,0 +1,99 @@
+"""Backprop methods."""
+
+from typing import ClassVar, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+)
+
+from harness.config.catalog.solvers import AdjointSolverSpec, Anderson
+from harness.config.spec import Spec
+
+
+class BackpropSpec(Spec):
+    """How the gradient passes the fixed point."""
+
+    default_name = "jfb"
+    finds_fixed_point: ClassVar[bool] = True
+    """False where the method is a fixed number of steps from the initial state."""
+    forward_solvers: ClassVar[frozenset[str]] = frozenset()
+    """Names of the forward solvers it goes with; empty where it goes with all."""
+    solves_adjoint: ClassVar[bool] = False
+    """True where it solves the adjoint equation, and an earlier solution is a good start."""
+
+
+class Jfb(BackpropSpec):
+    """Jacobian-free backpropagation: the inverse of I - J is replaced by I (Fung et al. 2022; paper, eq. 6)."""
+
+    target = "harness.implicit.backprop:Jfb"
+    name: Literal["jfb"] = "jfb"
+
+
+class Implicit(BackpropSpec):
+    """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
+
+    target = "harness.implicit.backprop:Implicit"
+    solves_adjoint = True
+    name: Literal["implicit"] = "implicit"
+    solver: AdjointSolverSpec = Anderson(tol=1e-3, max_steps=25)
+    """Solver of the adjoint equation; its tolerance is relative."""
+
+
+class Neumann(BackpropSpec):
+    """The Neumann series of the exact gradient, cut after a fixed number of terms."""
+
+    target = "harness.implicit.backprop:Neumann"
+    name: Literal["neumann"] = "neumann"
+    order: NonNegativeInt = 5
+    """Products with the Jacobian; 0 is JFB."""
+
+
+class StochasticNeumann(BackpropSpec):
+    """The Neumann series cut at random, its terms weighted so that the gradient is unbiased (Chen et al. 2019)."""
+
+    target = "harness.implicit.backprop:StochasticNeumann"
+    name: Literal["stochastic-neumann"] = "stochastic-neumann"
+    continuation: float = Field(0.9, gt=0, lt=1)
+    """Probability of one more term: c / (1 - c) products on average; the variance is finite if |J|^2 < c."""
+
+
+class Shine(BackpropSpec):
+    """Broyden's estimate of the inverse from the forward solve, reused for the adjoint (Ramzi et al. 2022)."""
+
+    target = "harness.implicit.backprop:Shine"
+    forward_solvers = frozenset({"broyden"})
+    name: Literal["shine"] = "shine"
+
+
+class Phantom(BackpropSpec):
+    """Automatic differentiation through a few damped steps from the fixed point (Geng et al. 2021)."""
+
+    target = "harness.implicit.backprop:Phantom"
+    name: Literal["phantom"] = "phantom"
+    steps: PositiveInt = 5
+    """Steps with a graph."""
+    tau: float = Field(0.5, gt=0, le=1)
+    """Weight of T(x) against x in each of them."""
+
+
+class Truncated(BackpropSpec):
+    """Automatic differentiation through the last steps only, taken at the fixed point; one step is JFB."""
+
+    target = "harness.implicit.backprop:Truncated"
+    name: Literal["truncated"] = "truncated"
+    steps: PositiveInt = 5
+    """Steps with a graph."""
+
+
+class Unrolled(BackpropSpec):
+    """Plain automatic differentiation through every step of x <- T(x) (deep unrolling; paper, section 3.1)."""
+
+    target = "harness.implicit.backprop:Unrolled"
+    finds_fixed_point = False
+    name: Literal["unrolled"] = "unrolled"
+    steps: PositiveInt = 10
+    """Steps K; the cell's solver is not used."""
+    checkpoint: bool = False
+    """Keep only the states and compute each step twice: less memory, a third more time."""

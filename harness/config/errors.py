@@ -1,0 +1,21 @@
+"""A user's mistake, as one line that names the field, the bad value and what is allowed."""
+
+from pydantic import ValidationError
+
+_KINDS = ("pretrain", "train", "baseline")
+
+
+class ConfigError(ValueError):
+    """A user's mistake: its text is one line that names the field, the bad value and what is allowed."""
+
+
+def explain(error: ValidationError) -> str:
+    """The first error of a validation as one line: field, what is wrong, the value."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part not in _KINDS]
+    field = ".".join(path)
+    if first["type"] == "missing":
+        return f"{field}: a value is required"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    shown = "" if first["type"] == "choice" else f" (got {first['input']!r})"
+    return f"{field}: {message}{shown}" if field else message

@@ -1,0 +1,116 @@
+"""Decoded pictures and their splits: one memory-mapped uint8 array that all ranks and cells share."""
+
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from harness.config.catalog.data import DataSpec
+from harness.data.sources import Pixels, Source, open_source
+from harness.records.environment import host
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded pictures and their splits; a picture is named by its index everywhere."""
+
+    pixels: Pixels
+    """(count, size, size, 3), memory-mapped."""
+    train: range
+    validation: range
+    test: range
+
+
+def load(spec: DataSpec, cache: Path, stage: str | None = None) -> Dataset:
+    """Open the decoded pictures, decoding them first if nobody has; with `stage`, a copy in that folder of the node.
+
+    Raises:
+        ValueError: one line that names the field, where the source is missing, broken or too small for the splits.
+    """
+    source = open_source(spec)
+    groups = source.train_count // source.group
+    held = spec.validation_images or min(500, max(1, groups // 8) * source.group)
+    available = source.train_count - held
+    if available < 1:
+        raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {held})")
+    train = range(min(spec.train_images or available, available))
+    tested = min(spec.test_images or source.count, source.count - source.train_count)
+    decoded = _decoded(source, cache)
+    return Dataset(
+        pixels=np.load(_staged(decoded, stage) if stage else decoded, mmap_mode="r"),
+        train=train,
+        validation=range(available, source.train_count),
+        test=range(source.train_count, source.train_count + tested),
+    )
+
+
+def _decoded(source: Source, cache: Path) -> Path:
+    """The decoded array."""
+    path = cache / f"{source.key}.npy"
+    cache.mkdir(parents=True, exist_ok=True)
+    _make_once(path, lambda: _decode_to(path, source))
+    return path
+
+
+def _staged(path: Path, folder: str) -> Path:
+    """The copy of a decoded array in a folder of this node; `path` itself, and a line that says why, where none fits.
+
+    Its name has the size and time of the original, so that one decoded anew is copied anew. It stays for other jobs.
+    """
+    try:
+        expanded = os.path.expandvars(folder)
+        if "$" in expanded:
+            raise OSError("a variable in it is not set")
+        here = Path(expanded) / f"jfbench-{os.getuid()}"
+        here.mkdir(mode=0o700, exist_ok=True)
+        about = path.stat()
+        copy = here / f"{path.stem}-{about.st_size}-{about.st_mtime_ns}.npy"
+        _make_once(copy, lambda: _copy_to(copy, path))
+    except OSError as error:
+        print(f"stage: {folder} on {host()} is not used: {error.strerror or error}", file=sys.stderr)
+        return path
+    return copy
+
+
+def _make_once(path: Path, make: Callable[[], None]) -> None:
+    """Have whoever holds the lock first make a file, which is complete once it has its name."""
+    if not path.exists():
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make()
+
+
+def _copy_to(path: Path, source: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    if shutil.disk_usage(path.parent).free < source.stat().st_size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _decode_to(path: Path, source: Source) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        array: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
+        for index, pixels in enumerate(track(source.decode(), f"decoding {path.stem}", total=source.count)):
+            if array is None:
+                array = np.lib.format.open_memmap(
+                    partial, mode="w+", dtype=np.uint8, shape=(source.count, *pixels.shape)
+                )
+            array[index] = pixels
+        assert array is not None
+        array.flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""Where pictures come from, before they are decoded."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from harness.config.build import resolve
+from harness.config.catalog.data import CelebA as CelebASpec
+from harness.config.catalog.data import DataSpec
+from harness.config.catalog.data import Folder as FolderSpec
+
+Pixels = npt.NDArray[np.uint8]
+
+
+Item = TypeVar("Item")
+
+
+class Source(Protocol):
+    """Where pictures come from, before they are decoded."""
+
+    key: str
+    """Identifies the decoded array: same key, same pixels."""
+    train_count: int
+    """The first so many pictures are for training, validation included; the others for testing."""
+    count: int
+    group: int
+    """Training pictures that show the same thing come in runs of so many; the default split cuts none."""
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every picture, (size, size, 3) uint8, training ones first."""
+
+
+class Pictures:
+    """Non-overlapping patches of the CC0 colour photographs inside scikit-image, split by photograph.
+
+    Training photographs are cut at their own size and at twice that, for an unseen picture may be softer than they are;
+    the five patches that show one region follow each other. The photographs take turns, so that the validation split
+    at the end has regions of each.
+    """
+
+    TRAIN: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
+    TEST: ClassVar = {"chelsea": (300, 451)}
+    group = 5
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.size = spec.image_size
+        self.train_count = self.group * sum(len(self._corners(shape)) for shape in self.TRAIN.values())
+        self.count = self.train_count + sum(len(self._corners(shape)) for shape in self.TEST.values())
+        self.key = f"pictures-two-sizes-{'-'.join(self.TEST)}-{self.size}"
+        if self.count == self.train_count or self.train_count < 3 * self.group:
+            raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.size} pixels)")
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every patch."""
+        for region in _take_turns([self._regions(name, shape) for name, shape in self.TRAIN.items()]):
+            yield from region
+        for name, shape in self.TEST.items():
+            photograph = _photograph(name, shape)
+            yield from (self._patch(photograph, corner) for corner in self._corners(shape))
+
+    def _regions(self, name: str, shape: tuple[int, int]) -> list[list[Pixels]]:
+        """For each patch of the photograph: itself, and the four patches that show it at twice the size."""
+        photograph = _photograph(name, shape)
+        height, width = shape
+        twice = np.asarray(Image.fromarray(photograph).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
+        quarters = [(0, 0), (0, self.size), (self.size, 0), (self.size, self.size)]
+        return [
+            [self._patch(photograph, (row, column))]
+            + [self._patch(twice, (2 * row + down, 2 * column + right)) for down, right in quarters]
+            for row, column in self._corners(shape)
+        ]
+
+    def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
+        rows, columns = (range(0, length - self.size + 1, self.size) for length in shape)
+        return [(row, column) for row in rows for column in columns]
+
+    def _patch(self, photograph: Pixels, corner: tuple[int, int]) -> Pixels:
+        row, column = corner
+        return photograph[row : row + self.size, column : column + self.size]
+
+
+class ImageFiles:
+    """Image files in name order, each resized without crop to a square (bilinear, antialiased)."""
+
+    group = 1
+
+    def __init__(self, spec: DataSpec, files: list[Path], train_count: int) -> None:
+        self.files = files
+        self.size = spec.image_size
+        self.train_count = train_count
+        self.count = len(files)
+        listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
+        self.key = f"{spec.name}-{self.size}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+
+    def decode(self) -> Iterator[Pixels]:
+        """Every image.
+
+        Raises:
+            ValueError: a file is not an image.
+        """
+        for path in self.files:
+            try:
+                with Image.open(path) as image:
+                    resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
+            except (UnidentifiedImageError, OSError) as error:
+                raise ValueError(f"data.root: {path} cannot be read as an image ({error})") from None
+            yield np.asarray(resized)
+
+
+class Folder(ImageFiles):
+    """Any folder of images; the last tenth in name order is the test split."""
+
+    def __init__(self, spec: FolderSpec) -> None:
+        files = spec.files()
+        super().__init__(spec, files, len(files) - max(1, len(files) // 10))
+
+
+class CelebA(ImageFiles):
+    """CelebA, aligned and cropped (Liu et al. 2015), split as in the paper."""
+
+    def __init__(self, spec: CelebASpec) -> None:
+        super().__init__(spec, spec.files(), spec.split_at)
+
+
+def open_source(spec: DataSpec) -> Source:
+    """The source that a spec names."""
+    return resolve(spec.import_path)(spec)
+
+
+def _photograph(name: str, shape: tuple[int, int]) -> Pixels:
+    from skimage import data
+
+    photograph: Pixels = getattr(data, name)()
+    assert photograph.shape == (*shape, 3)
+    return photograph
+
+
+def _take_turns(lists: list[list[Item]]) -> list[Item]:
+    """One from each list in turn until all are empty."""
+    longest = max(map(len, lists))
+    return [items[k] for k in range(longest) for items in lists if k < len(items)]

@@ -1,0 +1,46 @@
+"""The scientific core: fixed-point and linear solvers, backprop methods, and how contractive a map is.
+
+Needs torch alone. Imports no other room.
+"""
+
+from harness.implicit.backprop import (
+    Backprop,
+    Differentiable,
+    Implicit,
+    Jfb,
+    Neumann,
+    Phantom,
+    Shine,
+    StochasticNeumann,
+    Truncated,
+    Unrolled,
+)
+from harness.implicit.broyden import Broyden
+from harness.implicit.contraction import spectrum
+from harness.implicit.linear_solvers import CgNormal, Gmres, LinearSolver
+from harness.implicit.solvers import Adjoint, AdjointSolver, Anderson, Picard, Solution, Solver, Status
+
+__all__ = [
+    "Adjoint",
+    "AdjointSolver",
+    "Anderson",
+    "Backprop",
+    "Broyden",
+    "CgNormal",
+    "Differentiable",
+    "Gmres",
+    "Implicit",
+    "Jfb",
+    "LinearSolver",
+    "Neumann",
+    "Phantom",
+    "Picard",
+    "Shine",
+    "Solution",
+    "Solver",
+    "Status",
+    "StochasticNeumann",
+    "Truncated",
+    "Unrolled",
+    "spectrum",
+]

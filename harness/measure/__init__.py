@@ -1,0 +1,9 @@
+"""The instruments: the clock, the cost of a gradient, scores, gradient fidelity, and the check of a device.
+
+Imports config, records, implicit, physics, data and models.
+"""
+
+from harness.measure.clock import Clock
+from harness.measure.scores import Scores, evaluate, score
+
+__all__ = ["Clock", "Scores", "evaluate", "score"]

@@ -1,0 +1,9 @@
+"""Forward operators A of d = A x + noise, one file a family: A, its adjoint, its inverse and its proximal operator.
+
+Needs torch alone. Imports no other room.
+"""
+
+from harness.physics.base import Physics, observe
+from harness.physics.blur import GaussianBlur
+
+__all__ = ["GaussianBlur", "Physics", "observe"]

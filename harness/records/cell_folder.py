@@ -1,0 +1,241 @@
+"""The cell directory: its layout, its status and its lock (torch-free). It is the truth about a cell.
+
+cell.json             what it computes
+status.json           how far it is
+lock                  held by the process that runs it; the kernel lets go when that process dies
+attempts/N/record.jsonl
+attempts/N/exit.json  how the attempt ended; missing where nobody lived to write it
+checkpoints/          of the training, newest last
+weights/              of the trained model: with cell.json all that restoring pictures elsewhere takes
+scores.jsonl          scores on more test pictures, measured after it was finished
+reconstructions/      a few test pictures, PNG
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.config.cells import Cell, parse_cell
+from harness.records import environment
+from harness.records.events import AnyEvent, merge, parse_lines
+
+State = Literal["planned", "running", "interrupted", "failed", "finished"]
+
+
+class CellStatus(BaseModel):
+    """How far a cell is."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: State = "planned"
+    step: int = 0
+    steps: int = 0
+    attempt: int = -1
+    """Number of the newest attempt."""
+    started: float = 0.0
+    """When the newest attempt started, seconds since the epoch."""
+    updated: float = 0.0
+    first_step: int = 0
+    """The step at which the newest attempt started."""
+    seconds: float = 0.0
+    """Wall time of the attempts that have ended, as far as anybody lived to write it down."""
+    message: str = ""
+    """The last error, one line."""
+    code: str = ""
+    """Commit of the newest attempt, `(dirty)` where files differed from it; empty outside a repository."""
+
+    def seconds_left(self) -> float | None:
+        """Expected time to the end of the training at the newest attempt's pace."""
+        done = self.step - self.first_step
+        if self.state != "running" or done <= 0:
+            return None
+        return (self.updated - self.started) / done * (self.steps - self.step)
+
+
+class Exit(BaseModel):
+    """How an attempt ended."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: float
+    state: State
+    step: int
+    """Completed steps."""
+    reason: str
+    """One line; empty where the cell is finished."""
+    host: str
+    job: str
+    """The scheduler's name of the job; empty without one."""
+    restart: int
+    """How often the scheduler had started that job before."""
+
+
+class CellBusy(RuntimeError):
+    """Another process runs this cell."""
+
+
+class CellFolder:
+    """Reads and writes one cell directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def cell_id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights of a finished training lie."""
+        return self.path / "weights"
+
+    @property
+    def reconstructions(self) -> Path:
+        """Where reconstructed test pictures lie."""
+        return self.path / "reconstructions"
+
+    def plan(self, cell: Cell) -> None:
+        """Write cell.json where it is not there yet."""
+        if not (self.path / "cell.json").exists():
+            write_atomically(self.path / "cell.json", json.dumps(cell.to_json(), indent=1))
+
+    def cell(self) -> Cell:
+        """What the cell computes."""
+        return parse_cell(json.loads((self.path / "cell.json").read_text()))
+
+    def status(self) -> CellStatus:
+        """How far it is. A cell that says it runs, but whose lock is free, was interrupted."""
+        status = self._written_status()
+        if status.state == "running" and not self._is_locked():
+            return status.model_copy(update={"state": "interrupted"})
+        return status
+
+    def _written_status(self) -> CellStatus:
+        try:
+            return CellStatus.model_validate_json((self.path / "status.json").read_text())
+        except FileNotFoundError:
+            return CellStatus()
+
+    def write_status(self, status: CellStatus) -> None:
+        """Replace the status."""
+        write_atomically(self.path / "status.json", status.model_dump_json())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the cell, so that a job that the scheduler runs twice trains once.
+
+        Raises:
+            CellBusy: another process owns it.
+        """
+        with open(self.path / "lock", "a") as lock:
+            # A second try, for someone may just be asking whether the lock is free.
+            if not _try_lock(lock):
+                time.sleep(1)
+                if not _try_lock(lock):
+                    raise CellBusy(f"{self.cell_id} is being run by another process")
+            yield
+
+    def new_attempt(self) -> int:
+        """Make the directory of the next attempt; its number."""
+        number = len(self._attempts())
+        (self.path / "attempts" / str(number)).mkdir(parents=True)
+        return number
+
+    @property
+    def newest_attempt(self) -> int:
+        """Number of the newest attempt; -1 before the first."""
+        return len(self._attempts()) - 1
+
+    def end_attempt(self, state: State, reason: str = "") -> None:
+        """Write down how the newest attempt ended, in its own directory and in the status."""
+        status = self._written_status()
+        now = time.time()
+        ended = Exit(
+            time=now,
+            state=state,
+            step=status.step,
+            reason=reason,
+            host=environment.host(),
+            job=environment.job(),
+            restart=environment.restart(),
+        )
+        if not self._attempts():
+            self.new_attempt()
+        newest = self._attempts()[-1]
+        write_atomically(newest / "exit.json", ended.model_dump_json())
+        spent = now - status.started if status.state == "running" else 0.0
+        changes = {"state": state, "message": reason, "updated": now, "attempt": int(newest.name)}
+        changes["seconds"] = status.seconds + spent
+        self.write_status(status.model_copy(update=changes))
+
+    def exits(self) -> dict[int, Exit]:
+        """How attempts ended, by their number, as far as it was written down."""
+        paths = [path / "exit.json" for path in self._attempts()]
+        return {
+            int(path.parent.name): Exit.model_validate_json(path.read_text(encoding="utf-8"))
+            for path in paths
+            if path.exists()
+        }
+
+    def open_record(self, attempt: int) -> IO[str]:
+        """The record file of an attempt, for appending."""
+        return open(self.path / "attempts" / str(attempt) / "record.jsonl", "a", encoding="utf-8")
+
+    def events(self) -> list[AnyEvent]:
+        """The merged record of all attempts."""
+        return merge([self._read_attempt(path) for path in self._attempts()])
+
+    def scores(self) -> list[AnyEvent]:
+        """What `harness.commands.score` has measured since the cell was finished."""
+        try:
+            with open(self.path / "scores.jsonl", encoding="utf-8") as lines:
+                return parse_lines(lines)
+        except FileNotFoundError:
+            return []
+
+    def write_scores(self, events: list[AnyEvent]) -> None:
+        """Replace that."""
+        write_atomically(self.path / "scores.jsonl", "".join(event.model_dump_json() + "\n" for event in events))
+
+    def _attempts(self) -> list[Path]:
+        return sorted((self.path / "attempts").glob("[0-9]*"), key=lambda path: int(path.name))
+
+    def _read_attempt(self, path: Path) -> list[AnyEvent]:
+        try:
+            with open(path / "record.jsonl", encoding="utf-8") as lines:
+                return parse_lines(lines)
+        except FileNotFoundError:
+            return []
+
+    def _is_locked(self) -> bool:
+        with open(self.path / "lock", "a") as lock:
+            return not _try_lock(lock)
+
+
+def _try_lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a temporary file beside `path` and rename it: readers see the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,94 @@
+"""One attempt at one cell, as one rank sees it: record, status, and the scoring that all kinds of cells share."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import IO, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harness.data.batches import Loader, to_pixels
+from harness.measure.scores import Reconstruct, Scores, evaluate
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.events import AnyEvent, End, Evaluation, Start
+from harness.run.distributed import RankPosition, gather_objects
+
+EVALUATION_BATCH = 8
+"""Pictures a rank reconstructs at a time. Of sixteen, 128 x 128 through 24 channels, each took 1.4 times as long where
+glibc gives a layer's memory back, as it does outside the launcher's environment; inside it 1 to 16 are equal."""
+STATUS_EVERY_SECONDS = 0.5
+
+Split = Literal["validation", "test"]
+
+
+@dataclass
+class Attempt:
+    """Where an attempt runs and what it writes. Only rank 0 has a record file, so only rank 0 writes."""
+
+    folder: CellFolder
+    position: RankPosition
+    device: torch.device
+    loader: Loader
+    stop: Callable[[], str]
+    """Why to checkpoint and leave early; may stop being empty on any rank at any time."""
+    status: CellStatus
+    record: IO[str] | None
+    environment: dict[str, object]
+
+    def start(self, resumed_from: int) -> None:
+        """Write the first line of the attempt."""
+        self.write(Start(time=time.time(), resumed_from=resumed_from, environment=self.environment))
+
+    def end(self, seconds: float) -> None:
+        """Write the last line of a finished cell."""
+        self.write(End(time=time.time(), seconds=seconds))
+
+    def write(self, event: AnyEvent) -> None:
+        """Append to the record."""
+        if self.record is not None:
+            self.record.write(event.model_dump_json() + "\n")
+            self.record.flush()
+
+    def secure(self) -> None:
+        """Wait until what was written survives the loss of this node."""
+        if self.record is not None:
+            os.fsync(self.record.fileno())
+
+    def report(self, **changes: object) -> None:
+        """Update the status; progress alone reaches the disk at most twice a second."""
+        now = time.time()
+        only_progress = changes.keys() == {"step"} and now - self.status.updated < STATUS_EVERY_SECONDS
+        updated = self.status.updated if only_progress else now
+        self.status = self.status.model_copy(update={**changes, "updated": updated})
+        if self.record is not None and not only_progress:
+            self.folder.write_status(self.status)
+
+    def evaluate(self, reconstruct: Reconstruct, split: Split, step: int, keep: int = 0) -> None:
+        """Score one split, shared among the ranks without padding, and record it; store the first `keep` pictures."""
+        pictures = list(self.loader.dataset.validation if split == "validation" else self.loader.dataset.test)
+        mine = pictures[self.position.rank :: self.position.world_size]
+
+        def store(index: int, image: Tensor, truth: Tensor) -> None:
+            if index in pictures[:keep]:
+                self._store_picture(f"{index:06d}-output", image)
+                self._store_picture(f"{index:06d}-truth", truth)
+
+        scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, store)
+        merged = _in_order(gather_objects(asdict(scores)))
+        self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **merged}))
+
+    def _store_picture(self, name: str, picture: Tensor) -> None:
+        self.folder.reconstructions.mkdir(exist_ok=True)
+        pixels = to_pixels(picture, self.loader.value_range)
+        Image.fromarray(pixels).save(self.folder.reconstructions / f"{name}.png")
+
+
+def _in_order(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:
+    """All ranks' scores as one, pictures in index order."""
+    everything = {name: [value for part in parts for value in part[name]] for name in Scores.__dataclass_fields__}
+    order = sorted(range(len(everything["indices"])), key=lambda k: everything["indices"][k])
+    diverged = sorted(everything.pop("diverged"))
+    return {**{name: [values[k] for k in order] for name, values in everything.items()}, "diverged": diverged}

@@ -1,0 +1,96 @@
+"""Runs one cell on one rank: owns the cell directory, joins the other ranks, and writes down how it ended."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+
+from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site
+from harness.data.batches import Loader
+from harness.data.dataset import load
+from harness.models.precision import DTYPES, set_precision
+from harness.records import environment
+from harness.records.cell_folder import CellFolder, CellStatus, State
+from harness.run.attempt import Attempt
+from harness.run.baseline_cell import run_baseline
+from harness.run.distributed import RankPosition, device_of, owned, process_group
+from harness.run.train_cell import run_training
+
+
+def run_cell(path: Path, position: RankPosition, stop: Callable[[], str] = lambda: "", site: Site = ANYWHERE) -> State:
+    """Run the cell in directory `path` to its end, or until `stop` asks for a checkpoint and an early leave.
+
+    `stop` says why; it may stop being empty on any rank at any time, and the ranks agree on it after each step.
+
+    Raises:
+        CellBusy: another process runs this cell.
+        ValueError: the number of ranks is not the cell's world_size.
+    """
+    folder = CellFolder(path)
+    cell = folder.cell()
+    cell = cell.model_copy(update={"operations": site.operations(cell)})
+    if folder.status().state == "finished":
+        return "finished"
+    if position.world_size != cell.world_size:
+        raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {position.world_size})")
+    device = device_of(position)
+    meeting = path / "meeting"
+    with (
+        owned(folder, position, meeting),
+        process_group(position, device, meeting),
+        _failures_recorded(folder, position),
+    ):
+        return _run(folder, cell, position, device, stop, site.stage)
+
+
+def _run(
+    folder: CellFolder,
+    cell: Cell,
+    position: RankPosition,
+    device: torch.device,
+    stop: Callable[[], str],
+    stage: str | None,
+) -> State:
+    begin = time.time()
+    set_precision(cell.precision, device)
+    number = folder.new_attempt() if position.rank == 0 else -1
+    with folder.open_record(number) if position.rank == 0 else nullcontext() as record:
+        described = environment.describe()
+        code = environment.code(described)
+        status = CellStatus(state="running", attempt=number, started=begin, message="starting", code=code)
+        status = status.model_copy(update={"seconds": folder.status().seconds})
+        surroundings = {**described, **_hardware(device), "attempt": number}
+        value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
+        dataset = load(cell.data, folder.path.parent.parent / "data", stage)
+        loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
+        attempt = Attempt(folder, position, device, loader, stop, status, record, surroundings)
+        attempt.report()
+        state = run_baseline(attempt, cell) if isinstance(cell, BaselineCell) else run_training(attempt, cell)
+        if state == "finished":
+            attempt.end(time.time() - begin)
+        if position.rank == 0:
+            reason = "" if state == "finished" else stop() or "another rank was told to leave"
+            attempt.report(message=reason)
+            folder.end_attempt(state, reason)
+    return state
+
+
+def _hardware(device: torch.device) -> dict[str, object]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {"device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
+
+
+@contextmanager
+def _failures_recorded(folder: CellFolder, position: RankPosition) -> Iterator[None]:
+    """Write the first failure of any rank into the status; what the others then see is only its echo."""
+    try:
+        yield
+    except BaseException as error:
+        if folder.status().state != "failed":
+            message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+            state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.end_attempt(state, f"rank {position.rank}: {message}")
+        raise

@@ -1,0 +1,88 @@
+"""What is measured of a model in training beside its scores: contraction and gradient fidelity, as events."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from harness.config.cells import TrainCell
+from harness.implicit.contraction import iterate, spectrum
+from harness.measure.gradient_fidelity import fidelity, methods
+from harness.measure.scores import finite, score
+from harness.models.equilibrium import Equilibrium
+from harness.records.events import Contraction, Fidelity
+from harness.run.attempt import Attempt
+from harness.run.distributed import gather_objects
+from harness.training.task import Task
+
+PICTURES = 2
+"""Validation pictures at which contraction is measured, one after the other, shared among the ranks."""
+FAR = (1, 2, 10)
+"""How far past the training depth a trained map is iterated, in units of that depth."""
+
+
+def record_diagnostics(attempt: Attempt, cell: TrainCell, task: Task, step: int) -> None:
+    """Record whatever is due after `step` training steps; all ranks call it together."""
+    if not cell.iterates:
+        return
+    start_or_end = step in (0, task.steps)
+    if start_or_end:
+        _measure_contraction(attempt, cell, task, step)
+    if cell.fidelity and (start_or_end or (cell.fidelity.every and step % cell.fidelity.every == 0)):
+        _measure_fidelity(attempt, cell, cell.fidelity.pictures, task, step)
+
+
+def _measure_contraction(attempt: Attempt, cell: TrainCell, task: Task, step: int) -> None:
+    """Record how contractive the map is; after training also where plain iteration of it goes."""
+    counts = [factor * cell.depth for factor in FAR] if step == task.steps else []
+    indices = list(attempt.loader.dataset.validation)[:PICTURES]
+    mine = indices[attempt.position.rank :: attempt.position.world_size]
+    ranks = gather_objects([_contraction(attempt, task, index, counts) for index in mine])
+    rows = sorted((row for part in ranks for row in part), key=lambda row: row["indices"])
+    lists = {name: [row[name] for row in rows] for name in rows[0] if not name.endswith("_at")}
+    psnr_at = {n: sum(row["psnr_at"][n] for row in rows) / len(rows) for n in counts}
+    residual_at = {n: max(row["residual_at"][n] for row in rows) for n in counts}
+    event = {"time": time.time(), "step": step, **lists, "psnr_at": psnr_at, "residual_at": residual_at}
+    attempt.write(Contraction.model_validate(event))
+
+
+def _contraction(attempt: Attempt, task: Task, index: int, counts: list[int]) -> dict[str, Any]:
+    """Of one picture."""
+    assert isinstance(task.model, Equilibrium)
+    map = task.model.map
+    batch = attempt.loader.held_out_batch([index])
+    d = task.observe(batch)
+    found = spectrum(lambda state: map(state, d), task.reconstruct(batch).state)
+    reached = iterate(lambda state: map(state, d), map.initial(d), counts)
+    images = {n: map.output(state, d).detach() for n, (state, _) in reached.items()}
+    return {
+        "indices": index,
+        "norm": finite(found.norm.item()),
+        "spectral_radius": finite(found.eigenvalue.abs().item()),
+        "dominant_eigenvalue": finite(found.eigenvalue.real.item()),
+        "dominant_imaginary": finite(found.eigenvalue.imag.item()),
+        "eigenvalue_residual": finite(found.residual.item()),
+        "psnr_at": {n: score(image[0], batch.images[0], attempt.loader.value_range)[0] for n, image in images.items()},
+        "residual_at": {n: finite(residual.item()) for n, (_, residual) in reached.items()},
+    }
+
+
+def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Task, step: int) -> None:
+    """Record how good each method's gradient is.
+
+    Every rank computes the same: a rank that waited so long for another would take it for dead.
+    """
+    assert isinstance(task.model, Equilibrium)
+    indices = list(attempt.loader.dataset.validation)[:pictures]
+    batch = attempt.loader.held_out_batch(indices)
+    found = fidelity(task.model.map, task.observe(batch), batch.images, methods(cell), task.loss)
+    event = {
+        "time": time.time(),
+        "step": step,
+        "status": "no converged reference" if found.methods is None else "measured",
+        "indices": indices,
+        "left_out": [indices[place] for place in found.left_out],
+        "forward_residual": finite(found.forward_residual),
+        "adjoint_residual": None if found.adjoint_residual is None else finite(found.adjoint_residual),
+        "methods": {name: asdict(error) for name, error in (found.methods or {}).items()},
+    }
+    attempt.write(Fidelity.model_validate(event))

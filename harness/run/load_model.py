@@ -1,0 +1,55 @@
+"""Models out of the directories of finished cells, wherever these lie."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness.config.cells import PretrainCell, TrainCell
+from harness.config.errors import ConfigError
+from harness.models.build_model import build_equilibrium
+from harness.models.equilibrium import Equilibrium
+from harness.models.precision import DTYPES
+from harness.records.cell_folder import CellFolder
+from harness.run import checkpoint
+
+
+def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tensor]:
+    """The network weights of the pretraining cell that the cell in `folder` needs.
+
+    Raises:
+        ValueError: that cell has not finished.
+    """
+    pretrained = CellFolder(folder.path.parent / needed.cell_id)
+    loaded = checkpoint.load_newest(pretrained.checkpoints, torch.device("cpu"))
+    if pretrained.status().state != "finished" or loaded is None:
+        raise ValueError(f"{folder.cell_id} needs {needed.cell_id}, which is not finished")
+    weights: dict[str, Tensor] = loaded[1]["model"]
+    return {name.removeprefix("network."): tensor for name, tensor in weights.items()}
+
+
+def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
+    """A trained cell and its model, from cell.json and the weights; a copy of the directory will do.
+
+    Raises:
+        ConfigError: one line that says what is missing.
+    """
+    folder = CellFolder(path)
+    try:
+        cell = folder.cell()
+    except FileNotFoundError:
+        raise ConfigError(f"cell: {path} is not the directory of a cell (no cell.json)") from None
+    except ValueError as error:
+        raise ConfigError(f"cell: {path / 'cell.json'} cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(cell, TrainCell):
+        raise ConfigError(f"cell: {path} is a {cell.kind} cell; only a train cell has a model")
+    cpu = torch.device("cpu")
+    loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
+    if loaded is None:
+        raise ConfigError(f"cell: {path} has no trained weights that are whole")
+    try:
+        model = build_equilibrium(cell)[0].to(DTYPES[cell.precision])
+        model.load_state_dict(loaded[1]["model"])
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"cell: {path} cannot be built ({str(error).splitlines()[0]})") from None
+    return cell, model

@@ -1,0 +1,98 @@
+"""The last measurements of a finished cell: more test pictures, and iteration far past the training depth."""
+
+import time
+from dataclasses import asdict
+from functools import partial
+
+import torch
+
+from harness.config.cells import BaselineCell, PretrainCell, TrainCell
+from harness.config.errors import ConfigError
+from harness.data.batches import Batch, Loader
+from harness.data.dataset import load
+from harness.implicit.contraction import iterate
+from harness.measure.scores import Reconstruct, evaluate, finite, score
+from harness.models.equilibrium import Equilibrium, Output
+from harness.models.precision import DTYPES
+from harness.physics.base import observe
+from harness.records import environment
+from harness.records.cell_folder import CellFolder
+from harness.records.events import AnyEvent, Evaluation, Longer, Search, Start
+from harness.run.attempt import EVALUATION_BATCH
+from harness.run.baseline_cell import plain_reconstruct
+from harness.run.load_model import trained_model
+
+FACTOR = 10
+"""How much longer a trained map is iterated than in its training."""
+CPU = torch.device("cpu")
+
+
+def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEvent]:
+    """Score the first `pictures` test pictures, and iterate a trained map longer on the first `longer` of them.
+
+    Nothing where both were done before, on these pictures or on more.
+
+    Raises:
+        ConfigError: it is a pretraining cell, or its weights or pictures are missing.
+    """
+    cell = folder.cell()
+    if isinstance(cell, PretrainCell):
+        raise ConfigError(f"CELL: {folder.path} reconstructs nothing: it pretrains a denoiser")
+    data = cell.data.model_copy(update={"test_images": pictures})
+    try:
+        dataset = load(data, folder.path.parent.parent / "data")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    is_iterated = isinstance(cell, TrainCell) and cell.iterates and longer > 0
+    if _is_measured(folder, len(dataset.test), longer if is_iterated else 0):
+        return []
+    loader = Loader(dataset, cell.physics.value_range, CPU, DTYPES[cell.precision])
+    surroundings = {**environment.describe(), "device": str(CPU)}
+    events: list[AnyEvent] = [Start(time=time.time(), resumed_from=0, environment=surroundings)]
+    if isinstance(cell, BaselineCell):
+        chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
+        try:
+            reconstruct = plain_reconstruct(folder, cell, CPU)
+        except ValueError as error:  # its denoiser is not there
+            raise ConfigError(f"CELL: {error}") from None
+        events.append(_evaluation(partial(reconstruct, values=chosen), loader, 0))
+        return events
+    _, model = trained_model(folder.path)
+    events.append(_evaluation(partial(_reconstruct, model), loader, cell.steps))
+    if is_iterated:
+        events.append(_longer(cell, model, loader, longer))
+    return events
+
+
+def _is_measured(folder: CellFolder, pictures: int, longer: int) -> bool:
+    """Whether both were done, on these pictures or on more: the first ones are always the same."""
+    before = folder.scores()
+    scored = max((len(event.indices) for event in before if isinstance(event, Evaluation)), default=0)
+    iterated = max((len(event.indices) for event in before if isinstance(event, Longer)), default=0)
+    return scored >= pictures and iterated >= min(longer, pictures)
+
+
+def _reconstruct(model: Equilibrium, batch: Batch) -> Output:
+    output: Output = model(observe(model.map.physics, batch.images, batch.noise))
+    return output
+
+
+def _evaluation(reconstruct: Reconstruct, loader: Loader, step: int) -> Evaluation:
+    scores = evaluate(reconstruct, loader, list(loader.dataset.test), EVALUATION_BATCH)
+    return Evaluation.model_validate({"time": time.time(), "step": step, "split": "full", **asdict(scores)})
+
+
+def _longer(cell: TrainCell, model: Equilibrium, loader: Loader, pictures: int) -> Longer:
+    """Plain iteration, to the training depth and far past it."""
+    map, counts = model.map, [cell.depth, FACTOR * cell.depth]
+    indices = list(loader.dataset.test)[:pictures]
+    psnr: dict[int, list[float]] = {n: [] for n in counts}
+    residual: dict[int, list[float]] = {n: [] for n in counts}
+    for index in indices:
+        batch = loader.held_out_batch([index])
+        d = observe(map.physics, batch.images, batch.noise)
+        for n, (state, left) in iterate(partial(map, d=d), map.initial(d).detach(), counts).items():
+            image = map.output(state, d).detach()
+            psnr[n].append(score(image[0], batch.images[0], loader.value_range)[0])
+            residual[n].append(finite(left.item()))
+    return Longer(time=time.time(), step=cell.steps, indices=indices, psnr_at=psnr, residual_at=residual)

@@ -1,0 +1,176 @@
+"""Runs a cell that trains: resume, train, evaluate, checkpoint, and at the end probe and score the test pictures."""
+
+import time
+from collections import ChainMap
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import chain
+
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.config.cells import PretrainCell, TrainCell
+from harness.data.batches import Batch
+from harness.implicit.solvers import Status
+from harness.measure.clock import Clock
+from harness.measure.probe import Cost, probe
+from harness.records.cell_folder import State
+from harness.records.events import Checkpoint, Probe, Step
+from harness.run import checkpoint
+from harness.run.attempt import Attempt
+from harness.run.diagnostics import record_diagnostics
+from harness.run.distributed import data_parallel, gather, gather_objects
+from harness.run.load_model import denoiser_weights
+from harness.training.loop import LocalStep, train
+from harness.training.task import Task, pretrain_task, train_task
+
+
+def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
+    """Train, profile and score one model; returns early after a checkpoint when the ranks agree to stop."""
+    clock = Clock(attempt.device)
+    task = _task(attempt, cell, clock)
+    first = _resume(attempt, task)
+    attempt.start(first)
+    attempt.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
+    model = data_parallel(task.model, clock)
+    if first == 0:
+        attempt.evaluate(task.reconstruct, "validation", 0)
+        if isinstance(cell, TrainCell):
+            attempt.evaluate(task.reconstruct, "test", 0)
+            record_diagnostics(attempt, cell, task, 0)
+
+    def load(step: int) -> Batch:
+        return attempt.loader.batch(task.order.samples(step), cell.seed)
+
+    for step, stopping in _agree(attempt, train(task, model, load, clock, range(first, task.steps))):
+        done = step.step == task.steps
+        attempt.write(step)
+        attempt.report(step=step.step)
+        if done or step.step % task.evaluate_every == 0:
+            attempt.evaluate(task.reconstruct, "validation", step.step)
+        if isinstance(cell, TrainCell):
+            record_diagnostics(attempt, cell, task, step.step)
+        if done or stopping or step.step % cell.operations.checkpoint_every == 0:
+            _save(attempt, task, step.step, cell.operations.keep_checkpoints)
+        if stopping and not done:
+            return "interrupted"
+    if isinstance(cell, TrainCell):
+        if attempt.position.rank == 0:
+            checkpoint.save(attempt.folder.weights, task.steps, {"model": task.model.state_dict()}, keep=0)
+        attempt.report(message="evaluating")
+        attempt.evaluate(task.reconstruct, "test", task.steps, keep=cell.operations.reconstructions)
+        _probe(attempt, task, model, load(0))
+    return "finished"
+
+
+def _task(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> Task:
+    train_count = len(attempt.loader.dataset.train)
+    if cell.global_batch_size > train_count:
+        raise ValueError(
+            f"global_batch_size: at most {train_count}, the training pictures (got {cell.global_batch_size})"
+        )
+    size = cell.global_batch_size // attempt.position.world_size
+    share = slice(attempt.position.rank * size, (attempt.position.rank + 1) * size)
+    if isinstance(cell, PretrainCell):
+        return pretrain_task(cell, train_count, share, attempt.device)
+    denoiser = denoiser_weights(attempt.folder, cell.needs) if cell.needs else None
+    return train_task(cell, denoiser, train_count, share, attempt.device, clock)
+
+
+def _agree(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
+    """What all ranks together saw of each step, and whether any of them was asked to stop.
+
+    One small gather a step, after the step's own synchronisation.
+    """
+    for local in steps:
+        numbers, names = _numbers(local)
+        everyone = gather([float(bool(attempt.stop())), *numbers.values(), *local.seconds.values()], attempt.device)
+        stopping = any(row[0] for row in everyone)
+        columns = list(zip(*everyone, strict=True))[1:]
+        ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))
+        diverged = gather_objects(names) if any(ranks.pop("diverged")) else [[]]
+        busiest = ranks.pop("busiest")
+        yield (
+            Step(
+                time=time.time(),
+                step=local.step,
+                loss=_mean(ranks["loss"]),
+                penalty=_mean(ranks["penalty"]),
+                learning_rate=local.learning_rate,
+                gradient_norm=local.gradient_norm,
+                nfe=_mean(ranks["nfe"]),
+                nfe_imbalance=max(busiest) / _mean(busiest),
+                residual=max(ranks["residual"]),
+                diverged=sorted(chain(*diverged)),
+                adjoint_nfe=_mean(ranks["adjoint_nfe"]),
+                adjoint_residual=max(ranks["adjoint_residual"]),
+                seconds={phase: max(ranks[phase]) for phase in local.seconds},
+                updated=local.updated,
+            ),
+            stopping,
+        )
+
+
+def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
+    """One rank's figures of a step, and the indices of its diverged pictures."""
+    forward, adjoint = local.output.forward, local.output.adjoint
+    failed = forward.status == Status.DIVERGED
+    for solution in adjoint:
+        failed = failed | (solution.status == Status.DIVERGED)
+    names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
+    numbers = {
+        "loss": local.loss,
+        "penalty": local.penalty,
+        "nfe": float(forward.nfe.double().mean()),
+        "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
+        "residual": float(forward.residual.max()),
+        "adjoint_nfe": sum(float(solution.nfe.double().mean()) for solution in adjoint),
+        "adjoint_residual": max((float(solution.residual.max()) for solution in adjoint), default=0.0),
+        "diverged": float(len(names)),
+    }
+    return numbers, names
+
+
+def _resume(attempt: Attempt, task: Task) -> int:
+    """Load the newest checkpoint into the task; the number of steps it has done."""
+    loaded = checkpoint.load_newest(attempt.folder.checkpoints, attempt.device)
+    if loaded is None:
+        return 0
+    step, state = loaded
+    task.model.load_state_dict(state["model"])
+    task.optimizer.load_state_dict(state["optimizer"])
+    task.schedule.load_state_dict(state["schedule"])
+    task.order.load(state["states"])
+    return step
+
+
+def _save(attempt: Attempt, task: Task, step: int, keep: int) -> None:
+    states = gather_objects({slot: state.cpu() for slot, state in task.order.states().items()})
+    if attempt.position.rank == 0:
+        state = {
+            "model": task.model.state_dict(),
+            "optimizer": task.optimizer.state_dict(),
+            "schedule": task.schedule.state_dict(),
+            "states": dict(ChainMap(*states)),
+        }
+        attempt.secure()
+        checkpoint.save(attempt.folder.checkpoints, step, state, keep)
+        attempt.write(Checkpoint(time=time.time(), step=step))
+
+
+def _probe(attempt: Attempt, task: Task, model: DistributedDataParallel, batch: Batch) -> None:
+    d, draws = task.observe(batch), task.order.draws(0).to(attempt.device)
+
+    def loss() -> Tensor:
+        output = model(d, None, draws)
+        return task.loss(output.image, batch.images) + output.penalty
+
+    cost = probe(model, loss, attempt.device)
+    names = [field.name for field in fields(Cost)]
+    everyone = gather([float(getattr(cost, name)) for name in names], attempt.device)
+    worst = dict(zip(names, (max(column) for column in zip(*everyone, strict=True)), strict=True))
+    attempt.write(Probe(time=time.time(), step=task.steps, **worst))
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)

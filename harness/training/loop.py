@@ -1,0 +1,83 @@
+"""The training loop, and nothing else: it knows no scheduler, no tracking server and no file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from harness.data.batches import Batch
+from harness.measure.clock import Clock
+from harness.models.equilibrium import Output
+from harness.training.task import Task
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """One training step as one rank saw it."""
+
+    step: int
+    """Completed steps, this one included."""
+    loss: float
+    penalty: float
+    learning_rate: float
+    gradient_norm: float
+    updated: bool
+    batch: Batch
+    output: Output
+    seconds: dict[str, float]
+
+
+def train(
+    task: Task, model: nn.Module, load: Callable[[int], Batch], clock: Clock, steps: range
+) -> Iterator[LocalStep]:
+    """Train `model`, which wraps task.model, yielding after each step; the consumer may stop at any."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if steps:
+        with clock("discarded"):
+            _discard_a_gradient(task, model, load(steps.start), steps.start)
+    for step in steps:
+        clock.reset()
+        with clock("data"):
+            batch = load(step)
+            d = task.observe(batch)
+        # The model times its own solves inside this phase; what is left is the gradient of the parameters.
+        with clock("parameter_gradient"):
+            order = task.order
+            draws = order.draws(step).to(d.device)
+            output = model(d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up)
+            loss = task.loss(output.image, batch.images)
+            (loss + output.penalty).backward()
+        with clock("optimizer"):
+            norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
+            # The reduced gradient is the same on all ranks, so they take this branch together.
+            updated = bool(norm.isfinite())
+            if updated:
+                task.optimizer.step()
+            task.optimizer.zero_grad()
+            learning_rate = float(task.schedule.get_last_lr()[0])
+            task.schedule.step()
+        task.order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
+        yield LocalStep(
+            step=step + 1,
+            loss=float(loss.detach()),
+            penalty=float(output.penalty.detach()),
+            learning_rate=learning_rate,
+            gradient_norm=float(norm),
+            updated=updated,
+            batch=batch,
+            output=output,
+            seconds=clock.read(),
+        )
+
+
+def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -> None:
+    """Have DistributedDataParallel lay out its buckets, which it does for good after its first backward pass.
+
+    The layout decides in which order ranks are summed: a step after a resume has to find what it would have found. So
+    the gradient is of the same kind at every start: that of the warm-up, or the method's own where there is none.
+    """
+    d = task.observe(batch)
+    output = model(d, None, task.order.draws(step).to(d.device), None, task.warm_up > 0)
+    (task.loss(output.image, batch.images) + output.penalty).backward()
+    task.optimizer.zero_grad()

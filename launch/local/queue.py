@@ -1,0 +1,138 @@
+"""Starts the unfinished cells of a grid and waits for them: submitit's local executor under a bounded queue of ours.
+
+submitit's local executor starts every job at once and stops it after two minutes by default; the queue here keeps as
+many ranks running as the machine has room for, and the time limit comes from the cluster profile.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import submitit
+from rich.console import Console
+from rich.live import Live
+
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.environment import processors
+from launch.local.job import CellJob
+from launch.planning.profiles import CPU_ENVIRONMENT, Local
+from launch.planning.runs_folder import Runs
+from launch.tracking.status import read_rows_without_scheduler, table
+
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A cell whose job was started."""
+
+    folder: CellFolder
+    slots: list[int]
+    since: float
+    job: submitit.Job[str]
+
+
+@dataclass
+class Queue:
+    """Cells waiting, running and settled; a cell starts when what it needs is finished and there is room."""
+
+    waiting: list[CellFolder]
+    capacity: int
+    """Ranks that may run at once: as many slots, each with a share of the processors, or a GPU."""
+    running: list["Running"] = field(default_factory=list)
+
+    def startable(self) -> Iterator[tuple[CellFolder, list[int]]]:
+        """Cells that can start now, with the slots of their ranks, in order."""
+        taken = {slot for running in self.running for slot in running.slots}
+        free = [slot for slot in range(self.capacity) if slot not in taken]
+        for folder in list(self.waiting):
+            cell = folder.cell()
+            needed = [cell.needs.cell_id] if cell.needs else []
+            ready = all(folder_of(folder, name).status().state == "finished" for name in needed)
+            fits = cell.world_size <= len(free) or not self.running
+            if ready and fits:
+                self.waiting.remove(folder)
+                slots, free = free[: cell.world_size], free[cell.world_size :]
+                yield folder, slots
+
+    def settle(self) -> None:
+        """Forget jobs that have ended; one that never came to write its status failed."""
+        for running in [running for running in self.running if running.job.done()]:
+            self.running.remove(running)
+            status = running.folder.status()
+            if status.state not in ("finished", "failed") and status.updated < running.since:
+                message = last_error(running.job) or "the job ended without a word"
+                running.folder.write_status(CellStatus(state="failed", updated=time.time(), message=message))
+
+
+def last_error(job: submitit.Job[str]) -> str:
+    """The last line that any rank wrote to its standard error."""
+    for task in range(job.num_tasks):
+        path = job.task(task).paths.stderr
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+        said = [line for line in lines if line.strip()]
+        if said:
+            return said[-1]
+    return ""
+
+
+def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
+    """The directory of another cell of the same runs directory."""
+    return CellFolder(sibling.path.parent / cell_id)
+
+
+def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:
+    """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints.
+
+    So do a kill, and a terminal that closes unless `nohup` says otherwise: no cell goes on unseen.
+    """
+    # A shell's background jobs ignore SIGINT, and so would theirs, which submitit cancels by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    queue = Queue(waiting=list(folders), capacity=profile.ranks or processors())
+    with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
+        try:
+            while queue.waiting or queue.running:
+                queue.settle()
+                for folder, slots in queue.startable():
+                    job = _start(folder, slots, queue.capacity, profile)
+                    queue.running.append(Running(folder, slots, time.time(), job))
+                if queue.waiting and not queue.running:
+                    return  # what is left waits for a cell that failed
+                live.update(table(read_rows_without_scheduler(folders)))
+                time.sleep(POLL_SECONDS)
+        finally:
+            for running in queue.running:
+                running.job.cancel()
+
+
+def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) -> submitit.Job[str]:
+    ranks = folder.cell().world_size
+    threads = max(1, processors() // max(capacity, ranks))
+    executor = submitit.LocalExecutor(folder=folder.path / "logs")
+    executor.update_parameters(
+        tasks_per_node=ranks,
+        timeout_min=profile.timeout_min,
+        gpus_per_node=len(slots) if profile.gpus else 0,
+        visible_gpus=slots,
+        signal_delay_s=profile.signal_delay_s,
+    )
+    with submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads)):
+        return executor.submit(CellJob(folder.path, profile, threads))
+
+
+@contextmanager
+def _live_sync(runs: Runs, grid: str) -> Iterator[None]:
+    """`launch sync` beside the jobs; it ends after a last pass when its standard input closes."""
+    command = [sys.executable, "-m", "launch", "sync", grid, "--runs", str(runs.root), "--follow"]
+    process = subprocess.Popen(["nice", *command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.communicate()

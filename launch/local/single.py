@@ -1,0 +1,58 @@
+"""Runs one cell without a scheduler: in this process, or as the ranks of torchrun."""
+
+import os
+import sys
+from pathlib import Path
+
+from harness.config.cells import ANYWHERE, Site
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder
+from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.runs_folder import Runs
+
+
+def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
+    """Run a cell, as a rank where torchrun started this process; a cell of several ranks is handed to torchrun.
+
+    Raises:
+        ConfigError: no such cell, or the one that it starts from is not finished.
+    """
+    folder = _find(runs, name, overrides)
+    needs, world_size = folder.cell().needs, folder.cell().world_size
+    if needs and runs.cell(needs.cell_id).status().state != "finished":
+        before = f"python -m launch run {needs.cell_id}"
+        raise ConfigError(f"cell: {folder.cell_id} starts from a denoiser that is not finished; first: {before}")
+    if world_size > 1 and "WORLD_SIZE" not in os.environ:
+        sys.stdout.flush()
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
+        command = ["-m", "launch", "run", folder.cell_id, "--runs", str(runs.root)]
+        os.execv(sys.executable, [sys.executable, *torchrun, *command])
+    return run_here(folder)
+
+
+def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
+    """Run a cell on this rank; its state at the end."""
+    from harness.run.cell import run_cell
+    from harness.run.distributed import RankPosition
+
+    return run_cell(Path(folder.path), RankPosition.from_environment(), site=site)
+
+
+def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
+    """A planned cell by its id, a cell of a launched grid (GRID/CELL), or one of any grid, which is planned first."""
+    grid_name, slash, prefix = name.rpartition("/")
+    if not slash:
+        return runs.find_cell(name)
+    launched = runs.cells_of(grid_name) if not overrides and runs.is_launched(grid_name) else []
+    matching = [folder for folder in launched if folder.cell_id.startswith(prefix)]
+    if len(matching) == 1:
+        return matching[0]
+    cells = plan(override(read_grid(grid_name), map(parse_assignment, overrides)))
+    found = [cell for cell in cells if cell.cell_id.startswith(prefix)]
+    if len(found) != 1:
+        listed = ", ".join(cell.cell_id for cell in found or cells)
+        raise ConfigError(f"cell: {prefix!r} matches {len(found)} cells of {grid_name} (choose from: {listed})")
+    for cell in [found[0].needs, found[0]]:
+        if cell is not None:
+            runs.cell(cell.cell_id).plan(cell)
+    return runs.cell(found[0].cell_id)

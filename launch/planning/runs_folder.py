@@ -1,0 +1,111 @@
+"""The runs directory: where cells, grids, decoded data and MLflow's files lie.
+
+runs/cells/CELL_ID/        one directory a cell, shared by every grid that has it
+runs/grids/GRID/grid.json  the declared grid and the ids of its cells
+runs/grids/GRID/estimates.json  seconds that each cell was expected to take when it was launched
+runs/data/                 decoded pictures
+runs/mlflow.db, runs/mlartifacts/
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config.cells import Cell
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder, write_atomically
+from launch.planning.grid import Grid
+
+FREE_BYTES = 100 * 2**20
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Paths below one runs directory."""
+
+    root: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI where it is set, else an sqlite file here."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.root / 'mlflow.db').resolve()}"
+
+    def cell(self, cell_id: str) -> CellFolder:
+        """The directory of a cell."""
+        return CellFolder(self.root / "cells" / cell_id)
+
+    def grid_folder(self, name: str) -> Path:
+        """The directory of a grid."""
+        return self.root / "grids" / name
+
+    def require_space(self) -> None:
+        """Try whether results can be written.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(b"x")
+            free = shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise ConfigError(f"--runs: {self.root} cannot be written: {error.strerror}") from None
+        if free < FREE_BYTES:
+            needed = f"at least {FREE_BYTES / 2**20:.0f} MiB are needed"
+            raise ConfigError(f"--runs: {self.root} has {free / 2**20:.0f} MiB left; {needed}")
+
+    def write_plan(self, grid: Grid, cells: list[Cell]) -> None:
+        """Write every cell.json that is missing, then the list of the grid's cells."""
+        for cell in cells:
+            self.cell(cell.cell_id).plan(cell)
+        content = {"grid": grid.model_dump(mode="json"), "cells": [cell.cell_id for cell in cells]}
+        write_atomically(self.grid_folder(grid.name) / "grid.json", json.dumps(content, indent=1))
+
+    def write_estimates(self, grid: str, seconds: Mapping[str, float]) -> None:
+        """Add what cells are expected to take; of a cell launched before, the first estimate stays."""
+        if seconds:
+            known = {**seconds, **self.estimates(grid)}
+            write_atomically(self.grid_folder(grid) / "estimates.json", json.dumps(known, indent=1))
+
+    def estimates(self, grid: str) -> dict[str, float]:
+        """Wall time in seconds that cells of a grid were expected to take; a cell of unknown shape has none."""
+        try:
+            found: dict[str, float] = json.loads((self.grid_folder(grid) / "estimates.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def is_launched(self, grid: str) -> bool:
+        """Whether a grid was planned here."""
+        return (self.grid_folder(grid) / "grid.json").is_file()
+
+    def cells_of(self, grid: str) -> list[CellFolder]:
+        """The cells of a planned grid.
+
+        Raises:
+            ConfigError: no such grid was planned here.
+        """
+        path = self.grid_folder(grid) / "grid.json"
+        if not self.is_launched(grid):
+            known = sorted(p.parent.name for p in (self.root / "grids").glob("*/grid.json"))
+            raise ConfigError(
+                f"grid: {grid!r} has not been launched in {self.root} (found: {', '.join(known) or 'none'})"
+            )
+        return [self.cell(cell_id) for cell_id in json.loads(path.read_text())["cells"]]
+
+    def find_cell(self, prefix: str) -> CellFolder:
+        """The cell whose id starts with `prefix`.
+
+        Raises:
+            ConfigError: none or several do.
+        """
+        found = sorted(path.name for path in (self.root / "cells").glob("*/") if path.name.startswith(prefix))
+        if prefix in found or len(found) == 1:
+            return self.cell(prefix if prefix in found else found[0])
+        what = f"matches {len(found)} cells ({', '.join(found[:5])})" if found else "matches no cell"
+        raise ConfigError(f"cell: {prefix!r} {what} in {self.root}")

@@ -1,0 +1,143 @@
+"""What a plan costs before it runs: rank-hours from finished cells of the same shape, else from short ones of it.
+
+    python -m launch grid demo --probe
+
+runs the short ones, one for each shape of which no cell has finished. Only training and its test pictures are cut
+short: a denoiser, which decides how many iterations a solve takes, and a baseline are run whole, for the grid needs
+them anyway.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.config.cells import Cell, TrainCell, parse_cell
+from harness.records.cell_folder import CellFolder
+from launch.planning.runs_folder import Runs
+from launch.pricing.timing import Course, Shape, Timing
+
+PROBE_STEPS = 6
+"""Fewest training steps of a probe, and of its warm-up if it has one: two at least of each kind."""
+PROBE_PICTURES = 16
+"""Test pictures of a probe, per rank: two batches of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished cell, by which others are priced."""
+
+    cell: Cell
+    folder: CellFolder
+    seconds: float
+    """Wall time of all attempts."""
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Its shape."""
+        return Shape.of(self.cell)
+
+    @cached_property
+    def timing(self) -> Timing:
+        """How long its parts took; reads its record."""
+        return Timing.of(self.cell, self.folder.events())
+
+
+@dataclass(frozen=True)
+class Price:
+    """An estimate for some cells."""
+
+    seconds: dict[str, float]
+    """Wall time of each cell whose shape is known."""
+    rank_hours: float
+    """Of those: ranks times time, which is GPU-hours where every rank has a GPU."""
+    unknown: list[Cell]
+    """Cells of a shape of which none has finished yet."""
+
+    def finish_hours(self, at_once: int) -> float:
+        """Expected time to the end with so many cells at once, not counting the queue."""
+        longest = max(self.seconds.values(), default=0.0)
+        return max(longest, sum(self.seconds.values()) / at_once) / 3600
+
+
+def price(cells: Sequence[Cell], known: Iterable[Finished]) -> Price:
+    """Price cells by the median of what finished ones took that do the same, else by the parts of the longest one."""
+    whole: dict[Shape, list[float]] = {}
+    longest: dict[str, Finished] = {}
+    for one in sorted(known, key=lambda one: one.seconds):
+        whole.setdefault(one.shape, []).append(one.seconds)
+        longest[one.shape.fields] = one
+    seconds = {}
+    for cell in cells:
+        shape = Shape.of(cell)
+        if shape in whole:
+            seconds[cell.cell_id] = statistics.median(whole[shape])
+        elif shape.fields in longest:
+            with suppress(ValueError):  # a record that other code has written
+                seconds[cell.cell_id] = longest[shape.fields].timing.seconds(shape)
+    rank_seconds = sum(seconds[cell.cell_id] * cell.world_size for cell in cells if cell.cell_id in seconds)
+    return Price(seconds, rank_seconds / 3600, [cell for cell in cells if cell.cell_id not in seconds])
+
+
+def finished_cells(runs: Runs) -> list[Finished]:
+    """Every finished cell of a runs directory that this code can read."""
+    found = []
+    for path in (runs.root / "cells").glob("*/status.json"):
+        status = json.loads(path.read_text(encoding="utf-8"))
+        if status["state"] == "finished" and status.get("seconds"):
+            folder = CellFolder(path.parent)
+            with suppress(ValueError):  # a cell that other code has written
+                found.append(Finished(folder.cell(), folder, status["seconds"]))
+    return found
+
+
+def short_cells(cells: Iterable[Cell]) -> list[Cell]:
+    """One cell of each shape, its training cut short, and before it the denoiser that it starts from."""
+    shapes = {Shape.of(cell).fields: cell for cell in reversed(list(cells))}
+    chosen = [_shortened(cell) for cell in reversed(shapes.values())]
+    ordered = [cell for probe in chosen for cell in (probe.needs, probe) if cell is not None]
+    return list({cell.cell_id: cell for cell in ordered}.values())
+
+
+def _shortened(cell: Cell) -> Cell:
+    """A training that takes each kind of step some times, the first of which does not count, and scores few test
+    pictures; else the cell itself."""
+    if not isinstance(cell, TrainCell):
+        return cell
+    course, fields = Course.of(cell), cell.to_json()
+    refresh_every = min(2, course.refresh_every)
+    turn = course.batches * refresh_every
+    part = math.ceil(PROBE_STEPS / turn) * turn
+    warm_up = part if course.warm_up else 0
+    steps = warm_up + part
+    if steps >= cell.steps:
+        return cell
+    fields |= {"warm_up": warm_up, "steps": steps, "evaluate_every": steps}
+    if cell.data.test_images:
+        fields["data"]["test_images"] = min(cell.data.test_images, PROBE_PICTURES * cell.world_size)
+    if cell.pool:
+        fields["pool"] |= {"refresh_every": refresh_every}
+    if cell.fidelity:
+        fields["fidelity"] |= {"every": None}
+    return parse_cell(fields)
+
+
+def describe_price(priced: Price, at_once: int) -> str:
+    """The estimate in a line, and how to get one for what is unknown."""
+    lines = []
+    if priced.seconds:
+        hours = f"{priced.finish_hours(at_once):.2g} h with {at_once} at once"
+        lines.append(
+            f"about {priced.rank_hours:.2g} rank-hours (GPU-hours on GPUs) for {len(priced.seconds)} cells, {hours}; "
+            "from what finished cells of their shape took"
+        )
+    if priced.unknown:
+        shapes = {Shape.of(cell).fields for cell in priced.unknown}
+        lines.append(
+            f"no price yet for {len(priced.unknown)} cells of {len(shapes)} shapes of which none has finished; "
+            "--probe runs a short one of each"
+        )
+    return "\n".join(lines)

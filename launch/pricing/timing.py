@@ -1,0 +1,145 @@
+"""How long the parts of a cell take, read off its record: what is left of a long training is known from a short one.
+
+Cells have the same shape if a training step, an evaluation and whatever else they do takes as long in both: all fields
+agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done.
+To score one test picture is such a thing in a training that says how many it scores.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from harness.config.catalog.backprop import Jfb
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
+from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, Start, Step
+
+SHAPELESS = ("seed", "optimizer", "schedule", "operations", "pretraining", "steps", "warm_up", "evaluate_every")
+TEST_PICTURE = "test picture"
+"""Scored before and after training. Where fewer exist than a cell asks for, each counts as much more."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Which training steps take longer than others."""
+
+    warm_up: int = 0
+    """So many come first, with a cheaper gradient."""
+    batches: int = 1
+    """Batches of the pool, which take turns."""
+    refresh_every: int = 1
+    """Visits of one batch before another takes its place."""
+
+    @staticmethod
+    def of(cell: Cell) -> "Course":
+        """The course of a cell's training; without a pool each step has a new batch."""
+        if not isinstance(cell, TrainCell):
+            return Course()
+        warm_up = 0 if isinstance(cell.backprop, Jfb) else cell.active_warm_up
+        pool = cell.active_pool
+        return Course(warm_up, pool.size // cell.global_batch_size, pool.refresh_every) if pool else Course(warm_up)
+
+    def kind(self, step: int) -> str:
+        """Of a step, counted from 0: in the warm-up or not, and with a new batch, solved in full, or a known one."""
+        visit, batch = divmod(step, self.batches)
+        is_new = visit == 0 or (visit + batch) % self.refresh_every == 0
+        return f"step{' of warm-up' if step < self.warm_up else ''}{' with a new batch' if is_new else ''}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides how long a cell takes."""
+
+    fields: str
+    """How long each thing takes that it does."""
+    counts: tuple[tuple[str, int], ...]
+    """How often it does those of which a longer training has more."""
+
+    @staticmethod
+    def of(cell: Cell) -> "Shape":
+        """The shape of a cell."""
+        return Shape(_fields(cell), tuple(sorted(_counts(cell).items())))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the parts of one cell took."""
+
+    each: dict[str, float]
+    """Mean seconds of each thing of which a longer training has more."""
+    rest: float
+    """Seconds of everything else, and of what slows a thing down when it is first done."""
+
+    @staticmethod
+    def of(cell: Cell, events: Iterable[AnyEvent]) -> "Timing":
+        """From the merged record of a finished cell: an event took the time since the one before."""
+        course, counted, before, total = Course.of(cell), _counts(cell), 0.0, 0.0
+        took: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        for event in events:
+            seconds = 0.0 if isinstance(event, Start) else event.time - before
+            before, total = event.time, total + seconds
+            kind = _kind(event, course)
+            if kind in counted:
+                took[kind].append((seconds, counted[kind] // 2 if kind == TEST_PICTURE else 1))
+        each = {kind: _mean(parts[1:] or parts) for kind, parts in took.items()}
+        return Timing(each, total - sum(each[kind] * count for kind, parts in took.items() for _, count in parts))
+
+    def seconds(self, shape: Shape) -> float:
+        """Wall time of a cell of the same fields. A kind of step that was not seen counts as the dearest one."""
+        dearest = max((seconds for kind, seconds in self.each.items() if kind.startswith("step")), default=0.0)
+        return self.rest + sum(count * self.each.get(kind, dearest) for kind, count in shape.counts)
+
+
+def _fields(cell: Cell) -> str:
+    fields = cell.to_json()
+    kept: dict[str, Any] = {name: value for name, value in fields.items() if name not in SHAPELESS}
+    data = set(cell.data.location_fields) | ({"test_images"} if TEST_PICTURE in _counts(cell) else set())
+    for part, names in (("data", data), ("pool", {"refresh_every"}), ("fidelity", {"every"})):
+        if kept.get(part):
+            kept[part] = {name: value for name, value in kept[part].items() if name not in names}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _counts(cell: Cell) -> Counter[str]:
+    if isinstance(cell, BaselineCell):
+        return Counter()
+    steps = cell.pretraining.steps if isinstance(cell, PretrainCell) else cell.steps
+    counts = Counter(_steps(Course.of(cell), steps))
+    counts["checkpoint"] = math.ceil(steps / cell.operations.checkpoint_every)
+    counts["validation"] = 2
+    if isinstance(cell, TrainCell):
+        counts["validation"] = 1 + math.ceil(steps / cell.evaluate_every)
+        if cell.data.test_images:
+            counts[TEST_PICTURE] = 2 * cell.data.test_images
+        if cell.fidelity:
+            counts["fidelity"] = 2 + ((steps - 1) // cell.fidelity.every if cell.fidelity.every else 0)
+    return counts
+
+
+@lru_cache(maxsize=1024)
+def _steps(course: Course, steps: int) -> Counter[str]:
+    """How many steps there are of each kind."""
+    return Counter(map(course.kind, range(steps)))
+
+
+def _kind(event: AnyEvent, course: Course) -> str:
+    """What a longer training has more of; empty for the rest."""
+    match event:
+        case Step():
+            return course.kind(event.step - 1)
+        case Evaluation(split="validation"):
+            return "validation"
+        case Evaluation(split="test"):
+            return TEST_PICTURE
+        case Checkpoint():
+            return "checkpoint"
+        case Fidelity():
+            return "fidelity"
+    return ""
+
+
+def _mean(parts: list[tuple[float, int]]) -> float:
+    return sum(seconds for seconds, _ in parts) / sum(count for _, count in parts)

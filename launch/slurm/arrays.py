@@ -1,0 +1,158 @@
+"""Cells to job arrays: what shares a job, what shares an array, and what stands in its script. Pure functions."""
+
+import hashlib
+import json
+import math
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from harness.config.cells import Cell
+from harness.config.spec import Frozen
+from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
+
+
+class Submission(Frozen):
+    """One job array, written down before it is sent. The scheduler can be asked for it, for its name is the job's."""
+
+    name: str
+    grid: str
+    profile: Slurm
+    world_size: int
+    """Ranks of each of its cells."""
+    needs: list[str]
+    """The unfinished cells that its cells wait for."""
+    jobs: list[list[str]]
+    """For each index of the array the cells it runs."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the ranks of one job lie on nodes."""
+
+    nodes: int
+    tasks_per_node: int
+    at_once: int
+    """Cells that each task runs side by side."""
+
+    @staticmethod
+    def of(submission: Submission) -> "Layout":
+        """Nodes as few and as full as the profile allows, the same number of ranks on each."""
+        profile, ranks = submission.profile, submission.world_size
+        fewest = math.ceil(ranks / profile.ranks_per_node)
+        nodes = next(nodes for nodes in range(fewest, ranks + 1) if ranks % nodes == 0)
+        longest = max(map(len, submission.jobs))
+        return Layout(nodes, ranks // nodes, min(profile.cells_at_once, longest) if ranks == 1 else 1)
+
+
+def arrange(
+    grid: str, cells: Sequence[Cell], profile: Slurm, unfinished: Collection[str], root: Path, used: Iterable[str]
+) -> list[Submission]:
+    """The arrays that run `cells`, in an order in which what is needed comes first.
+
+    Their names are unlike those of another `root`, the directory that holds the submissions, and none of `used`.
+
+    An array holds cells of one world_size which all wait for one of the `unfinished` cells, or none of them does. Cells
+    that wait for the same one stand together, so that an array waits for as few as possible.
+    """
+
+    def waits_for(cell: Cell) -> str:
+        return cell.needs.cell_id if cell.needs and cell.needs.cell_id in unfinished else ""
+
+    def shape(cell: Cell) -> tuple[bool, int]:
+        return bool(waits_for(cell)), cell.world_size
+
+    taken = set(used)
+    submissions = []
+    for (_, world_size), group in groupby(sorted(cells, key=lambda cell: (*shape(cell), waits_for(cell))), key=shape):
+        for some in _chunks(list(_chunks(list(group), profile.cells_per_job)), profile.array_size):
+            jobs = [[cell.cell_id for cell in job] for job in some]
+            needs = sorted({waits_for(cell) for job in some for cell in job} - {""})
+            name = _unused_name(grid, root, jobs, taken)
+            taken.add(name)
+            submissions.append(
+                Submission(name=name, grid=grid, profile=profile, world_size=world_size, needs=needs, jobs=jobs)
+            )
+    return submissions
+
+
+def parameters(submission: Submission, folder: Path, after: Sequence[str]) -> dict[str, Any]:
+    """The parameters of submitit's SlurmExecutor; `after` names the jobs that must have succeeded before."""
+    profile, layout = submission.profile, Layout.of(submission)
+    side_by_side = layout.tasks_per_node * layout.at_once
+    gpus = f"{profile.gpu}:{side_by_side}" if profile.gpu else None
+    return {
+        "job_name": submission.name,
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "exclude": ",".join(profile.exclude) or None,
+        "exclusive": profile.exclusive or None,
+        "time": math.ceil(profile.timeout_min),
+        "signal_delay_s": profile.signal_delay_s,
+        "nodes": layout.nodes,
+        "ntasks_per_node": layout.tasks_per_node,
+        "cpus_per_task": profile.cpus * layout.at_once,
+        "mem": f"{int(profile.memory[:-1]) * side_by_side}{profile.memory[-1]}",
+        "gres": gpus,
+        "array_parallelism": profile.throttle,
+        "dependency": f"afterok:{':'.join(after)}" if after else None,
+        "wckey": None,
+        "setup": _setup(profile),
+        # What is left of a job whose processes died decides whether it runs again.
+        "teardown": [f"[ $? -eq 0 ] || {python(profile)} -m launch.slurm.epilogue {shlex.quote(str(folder))}"],
+        # One dead rank ends the others at once instead of leaving them in a collective.
+        "srun_args": ["--kill-on-bad-exit=1", *profile.srun_args],
+        "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
+    }
+
+
+def script(submission: Submission, folder: Path, after: Sequence[str] = ()) -> str:
+    """The text that sbatch gets."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    command = f"{python(submission.profile)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    count = len(submission.jobs)
+    options = parameters(submission, folder, after)
+    text: str = _make_sbatch_string(command, folder, map_count=count if count > 1 else None, **options)
+    return text
+
+
+def describe_array(array: Submission) -> str:
+    """One line: cells, jobs and what each asks for."""
+    layout, cells = Layout.of(array), sum(map(len, array.jobs))
+    shape = f"{layout.nodes} x {layout.tasks_per_node} ranks" + (f" x {layout.at_once}" if layout.at_once > 1 else "")
+    after = f", after {', '.join(array.needs[:3])}{' ...' if len(array.needs) > 3 else ''}" if array.needs else ""
+    return f"{cells} cells in {len(array.jobs)} jobs of {shape}{after}"
+
+
+def python(profile: Slurm) -> str:
+    """The shell words that start Python on a node."""
+    return shlex.join(profile.python or [sys.executable])
+
+
+def _setup(profile: Slurm) -> list[str]:
+    # Between Slurm 22.05 and 23.11 srun ignores --cpus-per-task of sbatch.
+    threads = {"OMP_NUM_THREADS": str(profile.cpus)}
+    variables = CPU_ENVIRONMENT | threads | profile.environment
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return [*profile.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *exports]
+
+
+def _unused_name(grid: str, root: Path, jobs: list[list[str]], taken: set[str]) -> str:
+    """The same cells get the same name with the next free number, so a dry run shows what would be sent."""
+    digest = hashlib.sha256(json.dumps([str(root), jobs]).encode()).hexdigest()[:8]
+    number = 0
+    while f"{grid}-{digest}-{number}" in taken:
+        number += 1
+    return f"{grid}-{digest}-{number}"
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

@@ -1,0 +1,139 @@
+"""What Slurm says about jobs, asked by job name: squeue for what is there, sacct for what is gone."""
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.config.errors import ConfigError
+
+COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
+LIVE = frozenset({
+    "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_FED",
+    "REQUEUE_HOLD", "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "RESV_DEL_HOLD",
+})  # fmt: skip
+# Long enough for a restart of slurmctld.
+PATIENCE_SECONDS = 60.0
+NAMES_PER_CALL = 500
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of an array, or a job that is no array and has index 0."""
+
+    job_id: str
+    """As scancel takes it."""
+    state: str
+    reason: str
+    """Why it is pending, in Slurm's words; empty where there is no reason."""
+    nodes: str
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs or is going to run."""
+        return self.state in LIVE
+
+
+Jobs = Mapping[tuple[str, int], Job]
+"""Jobs by their name and array index."""
+
+
+def require_commands() -> None:
+    """Look for Slurm's commands.
+
+    Raises:
+        ConfigError: this machine has none.
+    """
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        raise ConfigError(f"--cluster: no {', '.join(missing)} on PATH; run this where Slurm's commands are")
+
+
+def queued(names: Collection[str], patience: float = PATIENCE_SECONDS) -> dict[tuple[str, int], Job]:
+    """The jobs of these names that slurmctld knows, which are all that live and some that ended.
+
+    Raises:
+        ConfigError: slurmctld does not answer.
+    """
+    found: dict[tuple[str, int], Job] = {}
+    for some in _chunks(sorted(names), NAMES_PER_CALL):
+        options = ["--noheader", "--array", "--states=all", f"--name={','.join(some)}", "--format=%j|%F|%K|%T|%r|%N"]
+        found |= parse_squeue(call("squeue", *options, patience=patience).splitlines())
+    return found
+
+
+def accounted(names: Collection[str], since: float) -> dict[tuple[str, int], Job]:
+    """The jobs of these names that ended, as far as the site keeps accounts; nothing where it does not."""
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
+    found: dict[tuple[str, int], Job] = {}
+    for some in _chunks(sorted(names), NAMES_PER_CALL):
+        options = ["--noheader", "--parsable2", "--allocations", "--allusers", f"--starttime={start}"]
+        try:
+            done = subprocess.run(
+                ["sacct", *options, f"--name={','.join(some)}", "--format=JobName,JobID,State,NodeList"],
+                capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return found
+        found |= parse_sacct(done.stdout.splitlines())
+    return found
+
+
+def cancel(jobs: Iterable[Job]) -> None:
+    """Cancel jobs.
+
+    Raises:
+        ConfigError: scancel refuses.
+    """
+    for some in _chunks([job.job_id for job in jobs], NAMES_PER_CALL):
+        call("scancel", *some)
+
+
+def call(*command: str, patience: float = PATIENCE_SECONDS) -> str:
+    """Standard output of a Slurm command; tried again for so many seconds, for slurmctld may just be restarting.
+
+    Raises:
+        ConfigError: it fails nevertheless.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        except FileNotFoundError:
+            raise ConfigError(f"{command[0]}: no such command; run this where Slurm's commands are") from None
+        if done.returncode == 0:
+            return done.stdout
+        said = " ".join(done.stderr.split())
+        if "Unable to contact slurm controller" not in said or time.monotonic() > deadline:
+            raise ConfigError(f"{command[0]} failed: {said}")
+        time.sleep(2)
+
+
+def parse_squeue(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
+    """Lines of name|job|index|state|reason|nodes; the index of a job that is no array is N/A."""
+    found = {}
+    for line in lines:
+        name, number, index, state, reason, nodes = line.split("|")
+        is_array = index.isdigit()
+        job_id = f"{number}_{index}" if is_array else number
+        why = reason if reason not in ("None", "(null)") else ""
+        found[name, int(index) if is_array else 0] = Job(job_id, state, why, nodes)
+    return found
+
+
+def parse_sacct(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
+    """Lines of name|job_id|state|nodes; rows that stand for a range of pending jobs say nothing new."""
+    found = {}
+    for line in lines:
+        name, job_id, state, nodes = line.split("|")
+        match = re.fullmatch(r"\d+(?:_(\d+))?", job_id)
+        if match:
+            # CANCELLED by 1000
+            found[name, int(match[1] or 0)] = Job(job_id, state.split()[0], "", nodes)
+    return found
+
+
+def _chunks(items: list[str], size: int) -> Iterable[list[str]]:
+    return (items[first : first + size] for first in range(0, len(items), size))

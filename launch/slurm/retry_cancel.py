@@ -1,0 +1,64 @@
+"""What a user changes about cells that were sent to Slurm: cancel them, or send those again that ended too early."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from harness.config.cells import Cell
+from harness.config.errors import ConfigError, explain
+from harness.records.cell_folder import CellFolder
+from launch.planning.profiles import Slurm
+from launch.planning.runs_folder import Runs
+from launch.slurm import queue as scheduler
+from launch.slurm.enqueue import check, enqueue
+from launch.slurm.submissions import Submissions
+
+
+def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
+    """Cancel every job that runs one of these cells or is going to; what was done, in one line.
+
+    Raises:
+        ConfigError: Slurm does not answer.
+    """
+    submissions = Submissions(runs)
+    chosen = {folder.cell_id for folder in folders}
+    with submissions.locked():
+        living = submissions.living(chosen)
+        scheduler.cancel(dict.fromkeys(living.values()))
+    others = {cell for one in living for cell in submissions.tasks[one].companions} - chosen
+    shared = f"; {len(others)} other cells shared them, `launch grid` sends these again" if others else ""
+    return f"cancelled {len(set(living.values()))} jobs of {len(living)} cells{shared}"
+
+
+def retry_cells(
+    runs: Runs, grid: str, folders: Sequence[CellFolder], changes: Mapping[str, Any], console: Console
+) -> None:
+    """Send the cells again that were sent, are not finished and have no job; each with its last profile and `changes`.
+
+    Raises:
+        ConfigError: there are no such cells, or a change is not valid.
+    """
+    submissions = Submissions(runs)
+    unfinished = [folder for folder in folders if folder.status().state != "finished"]
+    living = submissions.living([folder.cell_id for folder in unfinished])
+    lost = [folder for folder in unfinished if folder.cell_id in submissions.tasks and folder.cell_id not in living]
+    if not lost:
+        raise ConfigError(f"cell: none of {len(folders)} failed or lost its job; `launch status {grid}` shows them")
+    groups: dict[str, tuple[Slurm, list[Cell]]] = {}
+    for folder in lost:
+        profile = _changed(submissions.tasks[folder.cell_id].submission.profile, changes)
+        cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
+        cells += [cell for cell in (folder.cell().needs, folder.cell()) if cell is not None and cell not in cells]
+    for profile, cells in groups.values():
+        check(grid, cells, profile)
+    for profile, cells in groups.values():
+        enqueue(runs, grid, cells, profile, console)
+
+
+def _changed(profile: Slurm, changes: Mapping[str, Any]) -> Slurm:
+    try:
+        return Slurm.model_validate({**profile.model_dump(), **changes})
+    except ValidationError as error:
+        raise ConfigError(f"--{explain(error).replace('_', '-')}") from None

@@ -1,0 +1,195 @@
+"""What was sent to the scheduler: runs/submissions/NAME/, one directory a job array, written before sbatch is called.
+
+The job array bears the directory's name, and a job is asked for by that name only. So a shell that dies between sbatch
+and whatever it would have noted leaves nothing unknown, and a cell is not sent twice while a job of it lives.
+
+submission.json   the array: profile, and the cells of each index
+*_submitted.pkl   what submitit starts, one a job
+*_submission.sh   the script that sbatch got
+*_log.*           what was said outside of the cells
+"""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from harness.config.errors import ConfigError, explain
+from harness.records.cell_folder import write_atomically
+from launch.planning.runs_folder import Runs
+from launch.slurm.arrays import Layout, Submission, parameters, python
+from launch.slurm.queue import Job, Jobs, accounted, queued
+
+if TYPE_CHECKING:
+    from launch.slurm.bundle import Bundle
+
+# Timeouts that submitit allows a job. A cell that needs the time limit again and again makes progress each time.
+MOST_TIMEOUTS = 10_000
+
+
+@dataclass(frozen=True)
+class ArrayTask:
+    """Where a cell stands among what was sent."""
+
+    submission: Submission
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Job name and array index."""
+        return self.submission.name, self.index
+
+    @property
+    def companions(self) -> list[str]:
+        """The cells of the same job, this one included."""
+        return self.submission.jobs[self.index]
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """Everything that was ever sent from one runs directory."""
+
+    runs: Runs
+
+    @property
+    def root(self) -> Path:
+        """The directory of directories."""
+        return self.runs.root.resolve() / "submissions"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only shell that sends jobs from this runs directory; waits for another to be done."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def names(self) -> list[str]:
+        """Names that are taken, oldest first."""
+        return [path.parent.name for path in self._files]
+
+    @cached_property
+    def tasks(self) -> dict[str, ArrayTask]:
+        """Where each cell was sent last."""
+        found = {}
+        for submission in self.readable:
+            for index, cells in enumerate(submission.jobs):
+                found.update(dict.fromkeys(cells, ArrayTask(submission, index)))
+        return found
+
+    @cached_property
+    def readable(self) -> list[Submission]:
+        """What was sent, oldest first, but for what other code wrote down and this one cannot read."""
+        found = []
+        for path in self._files:
+            with suppress(ConfigError):
+                found.append(read(path.parent))
+        return found
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return sorted(self.root.glob("*/submission.json"), key=lambda path: path.stat().st_mtime)
+
+    def living(self, cells: Iterable[str]) -> dict[str, Job]:
+        """The job of each cell that has one which runs or is going to run.
+
+        Raises:
+            ConfigError: slurmctld does not answer, or there is a living job whose cells cannot be read.
+        """
+        tasks = self._tasks_of(cells)
+        unreadable = set(self.names()) - {submission.name for submission in self.readable}
+        jobs = queued({task.submission.name for task in tasks.values()} | unreadable)
+        for (name, _), job in jobs.items():
+            if name in unreadable and job.is_live:
+                read(self.root / name)
+        known = {cell: jobs[task.key] for cell, task in tasks.items() if task.key in jobs}
+        return {cell: job for cell, job in known.items() if job.is_live}
+
+    def jobs_of(self, cells: Iterable[str], patience: float) -> dict[str, Job]:
+        """The newest job of each cell that was sent, as far as Slurm still knows it; ended ones included.
+
+        Raises:
+            ConfigError: slurmctld does not answer.
+        """
+        tasks = self._tasks_of(cells)
+        jobs = queued({task.submission.name for task in tasks.values()}, patience)
+        gone = {task.submission.name for task in tasks.values() if task.key not in jobs}
+        if gone:
+            oldest = min((self.root / name / "submission.json").stat().st_mtime for name in gone)
+            jobs = accounted(gone, oldest - 60) | jobs
+        return {cell: jobs[task.key] for cell, task in tasks.items() if task.key in jobs}
+
+    def _tasks_of(self, cells: Iterable[str]) -> dict[str, ArrayTask]:
+        return {cell: self.tasks[cell] for cell in cells if cell in self.tasks}
+
+
+def read(folder: Path) -> Submission:
+    """The submission of a directory.
+
+    Raises:
+        ConfigError: other code has written it.
+    """
+    path = folder / "submission.json"
+    try:
+        return Submission.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        said = f"{path} was written by other code ({explain(error)})"
+        raise ConfigError(f"submissions: {said}; wait for its jobs or scancel --name={folder.name}") from None
+
+
+def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str]) -> list[str]:
+    """Hand one array to sbatch; the job id of each index.
+
+    Raises:
+        ConfigError: sbatch refuses it.
+    """
+    import submitit
+
+    # It is there, and empty, where a shell died right here: its name is not taken.
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "submission.json", submission.model_dump_json(indent=1))
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS, python=python(submission.profile))
+    executor.update_parameters(**parameters(submission, folder, after))
+    try:
+        with outside_of_any_job():
+            jobs = executor.submit_array([_bundle(submission, index, runs) for index in range(len(submission.jobs))])
+    except submitit.core.utils.FailedJobError as error:
+        raise ConfigError(f"sbatch failed: {' '.join(str(error).split())}") from None
+    return [job.job_id for job in jobs]
+
+
+@contextmanager
+def outside_of_any_job() -> Iterator[None]:
+    """Inside an allocation, its own SLURM_ variables would become those of new jobs. Where Slurm is, stays."""
+    from submitit.helpers import clean_env, environment_variables
+
+    where = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
+    with clean_env(), environment_variables(**where):
+        yield
+
+
+def complete(submissions: Submissions, jobs: Jobs) -> None:
+    """Finish what a shell began that died after sbatch: write the pickles that waiting jobs will look for."""
+    import submitit
+
+    for (name, index), job in jobs.items():
+        folder = submissions.root / name
+        pickle = submitit.core.utils.JobPaths(folder, job.job_id).submitted_pickle
+        if job.is_live and not pickle.exists():
+            submission = read(folder)
+            delayed = submitit.helpers.DelayedSubmission(_bundle(submission, index, submissions.runs))
+            delayed.set_timeout(submission.profile.timeout_min, MOST_TIMEOUTS)
+            delayed.dump(pickle)
+
+
+def _bundle(submission: Submission, index: int, runs: Runs) -> "Bundle":
+    from launch.slurm.bundle import Bundle
+
+    cells = [(runs.root / "cells" / cell).resolve() for cell in submission.jobs[index]]
+    return Bundle(cells, at_once=Layout.of(submission).at_once, profile=submission.profile)

@@ -1,0 +1,4 @@
+"""Watching cells: their status, their logs, and MLflow, which is filled from their records.
+
+Imports planning and slurm.
+"""

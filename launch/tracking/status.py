@@ -1,0 +1,154 @@
+"""How far the cells of a grid are: from their directories, and from the scheduler why the unfinished ones wait."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.console import Group
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder, CellStatus, State
+from launch.planning.runs_folder import Runs
+from launch.slurm.queue import Job
+from launch.slurm.submissions import Submissions
+
+Shown = State | Literal["queued"]
+COLOURS: dict[Shown, str] = {
+    "failed": "red", "running": "cyan", "interrupted": "yellow", "queued": "blue", "planned": "dim",
+    "finished": "green",
+}  # fmt: skip
+ROWS_SHOWN = 60
+"""Of a larger grid the most interesting cells are shown: in the order of the colours above."""
+BAR_WIDTH = 10
+PATIENCE_SECONDS = 5.0
+WATCH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as `status` shows it."""
+
+    cell_id: str
+    state: Shown
+    step: int
+    steps: int
+    attempt: int
+    seconds_left: float | None
+    updated: float
+    queue: str
+    """What the scheduler says of its job; empty where it has none, or where there is nothing to say."""
+    message: str
+    code: str
+    """Which commit it ran, `(dirty)` where files differed from it."""
+
+    @staticmethod
+    def of(cell_id: str, written: CellStatus, job: Job | None) -> "Row":
+        """What a cell and the scheduler say."""
+        status = reconciled(written, job)
+        state: Shown = "queued" if job and job.is_live and status.state not in ("finished", "running") else status.state
+        return Row(
+            cell_id=cell_id,
+            state=state,
+            step=status.step,
+            steps=status.steps,
+            attempt=status.attempt,
+            seconds_left=status.seconds_left(),
+            updated=status.updated,
+            queue=scheduler_says(status, job),
+            message=status.message,
+            code=status.code,
+        )
+
+
+def reconciled(status: CellStatus, job: Job | None) -> CellStatus:
+    """A cell's own status, which decides; only whether it still runs, a scheduler knows better than a lock.
+
+    On some file systems a node does not see the locks of another.
+    """
+    if job and job.state == "RUNNING" and status.state == "interrupted" and not status.message:
+        return status.model_copy(update={"state": "running"})
+    return status
+
+
+def scheduler_says(status: CellStatus, job: Job | None) -> str:
+    """In a few words, what keeps an unfinished cell."""
+    if job is None or status.state == "finished":
+        return ""
+    words = {"RUNNING": "", "COMPLETED": ""}.get(job.state, job.state.lower())
+    where = f"on {job.nodes}" if job.nodes and job.state not in ("PENDING", "CANCELLED") else ""
+    return " ".join(part for part in (words, job.reason, where) if part)
+
+
+def read_rows(runs: Runs, folders: Sequence[CellFolder]) -> list[Row]:
+    """Read the cells of a grid.
+
+    Raises:
+        ConfigError: the scheduler does not answer.
+    """
+    statuses = {folder.cell_id: folder.status() for folder in folders}
+    unfinished = [cell_id for cell_id, status in statuses.items() if status.state != "finished"]
+    submissions = Submissions(runs)
+    jobs = submissions.jobs_of(unfinished, PATIENCE_SECONDS) if submissions.tasks else {}
+    return [Row.of(cell_id, status, jobs.get(cell_id)) for cell_id, status in statuses.items()]
+
+
+def read_rows_without_scheduler(folders: Sequence[CellFolder]) -> list[Row]:
+    """Read the cells of a grid from their directories alone."""
+    return [Row.of(folder.cell_id, folder.status(), job=None) for folder in folders]
+
+
+def read_table(runs: Runs, folders: Sequence[CellFolder]) -> Group:
+    """What `status` shows; without a scheduler that answers, what the cells' directories say."""
+    try:
+        return table(read_rows(runs, folders))
+    except ConfigError as error:
+        return Group(table(read_rows_without_scheduler(folders)), Text(str(error), style="red"))
+
+
+def table(rows: Sequence[Row]) -> Group:
+    """One line a cell, the count of each state, and in full why cells failed."""
+    order = list(COLOURS)
+    most = sorted(rows, key=lambda row: order.index(row.state))[:ROWS_SHOWN] if len(rows) > ROWS_SHOWN else rows
+    # What a failed cell says stands below the table.
+    said = {row.cell_id: {"queue": row.queue, "message": "" if row.state == "failed" else row.message} for row in most}
+    words = [column for column in ("queue", "message") if any(one[column] for one in said.values())]
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("cell", overflow="fold")
+    for column in ("state", "progress", "step", "left"):
+        shown.add_column(column, no_wrap=True)
+    for column in words:
+        shown.add_column(column)
+    for row in most:
+        bar = ProgressBar(total=row.steps, completed=row.step, width=BAR_WIDTH) if row.steps else ""
+        step = f"{row.step}/{row.steps}" if row.steps else ""
+        state = f"[{COLOURS[row.state]}]{row.state}[/]"
+        others = [escape(said[row.cell_id][column]) for column in words]
+        shown.add_row(row.cell_id, state, bar, step, duration(row.seconds_left), *others)
+    counts = Counter(row.state for row in rows)
+    line = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
+    more = f"  ({len(most)} shown; choose others by --where)" if len(most) < len(rows) else ""
+    failures = [f"[red]{row.cell_id}[/] {escape(row.message)}" for row in most if row.state == "failed"]
+    return Group(shown, *failures, f"[bold]{len(rows)} cells[/]  {line}{more}", *changed_code(rows))
+
+
+def changed_code(rows: Sequence[Row]) -> list[str]:
+    """A warning where the finished cells do not all come from one clean commit."""
+    codes = Counter(row.code for row in rows if row.state == "finished" and row.code)
+    if len(codes) > 1:
+        listed = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
+        return [f"[yellow]finished cells come from {len(codes)} states of the code:[/] {escape(listed)}"]
+    return [f"[yellow]finished cells come from changed files:[/] {escape(code)}" for code in codes if "dirty" in code]
+
+
+def duration(seconds: float | None) -> str:
+    """1:02:03, or nothing where unknown."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,211 @@
+"""Cell records to MLflow: one parent run a grid, one child run a cell. Idempotent, so it may run at any time.
+
+A run cannot be given an id, so a cell's run is found by its `cell_id` tag. Only events that no later attempt will
+recompute are sent, each once: the run's `jfbench.events` tag counts them, and a crash between sending and counting
+replays rows with their recorded times, which MLflow stores once.
+"""
+
+import json
+import os
+import select
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from harness.config.cells import Cell
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder
+from harness.records.events import AnyEvent, Contraction, Evaluation, Fidelity, Probe, Start, Step, durable
+from launch.planning.runs_folder import Runs
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Of MLflow's own seven tries the last would come after minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+METRICS_PER_CALL = 1000
+PARAMS_PER_CALL = 100
+FOLLOW_SECONDS = 5.0
+RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+def sync_once(runs: Runs, grid: str) -> int:
+    """Bring MLflow up to date with every cell of a grid; the number of cells that had news.
+
+    Raises:
+        ConfigError: MLflow does not answer.
+    """
+    try:
+        return _sync(runs, grid)
+    except MlflowException as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"MLflow at {runs.tracking_uri} does not answer: {said}") from None
+
+
+def _sync(runs: Runs, grid: str) -> int:
+    client = MlflowClient(runs.tracking_uri)
+    experiment = _experiment(client, runs, grid)
+    known = {run.data.tags.get("jfbench.cell_id", ""): run for run in _all_runs(client, experiment)}
+    parent = known.get("") or client.create_run(experiment, run_name=grid, tags={"jfbench.grid": grid})
+    folders = runs.cells_of(grid)
+    news = sum(_sync_cell(client, parent, known.get(folder.cell_id), folder) for folder in folders)
+    done = all(folder.status().state == "finished" for folder in folders)
+    status = "FINISHED" if done else "RUNNING"
+    if parent.info.status != status:
+        (client.set_terminated if done else client.update_run)(parent.info.run_id, status)
+    return news
+
+
+def sync_until_closed(runs: Runs, grid: str) -> None:
+    """Sync every few seconds until standard input closes, then once more. A server may be away in between.
+
+    Raises:
+        ConfigError: it is away at the end.
+    """
+    closed = away = False
+    while not closed:
+        closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
+        try:
+            sync_once(runs, grid)
+            away = False
+        except ConfigError as error:
+            if closed:
+                raise
+            if not away:
+                print(f"{error} (trying again)", file=sys.stderr)
+            away = True
+
+
+def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:
+    state = folder.status().state
+    if state == "planned":
+        return False
+    events = durable(folder.events())
+    done = f"{len(events)} {state}"
+    if run is not None and run.data.tags.get("jfbench.synced") == done:
+        return False
+    if run is None:
+        tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
+        run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
+    # A shell may have died right after it made the run.
+    missing = [param for param in _params(folder.cell()) if param.key not in run.data.params]
+    for params in _chunks(missing, PARAMS_PER_CALL):
+        client.log_batch(run.info.run_id, params=params)
+    sent = int(run.data.tags.get("jfbench.events", 0))
+    for metrics in _chunks(_metrics(events[sent:]), METRICS_PER_CALL):
+        client.log_batch(run.info.run_id, metrics=metrics)
+    tags = {**_tags(events), "jfbench.state": state, "jfbench.events": str(len(events)), "jfbench.synced": done}
+    if state == "finished":
+        _log_artifacts(client, run, folder, events)
+    client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    if state in RUN_STATUS:
+        client.set_terminated(run.info.run_id, RUN_STATUS[state], end_time=_milliseconds(folder.status().updated))
+    else:
+        client.update_run(run.info.run_id, status="RUNNING")
+    return True
+
+
+def _params(cell: Cell) -> list[Param]:
+    """Every field of the cell under its dotted name."""
+    return [Param(key, str(value)) for key, value in _flat(cell.to_json())]
+
+
+def _tags(events: Iterable[AnyEvent]) -> dict[str, str]:
+    """The environment of the newest attempt, and how many there were."""
+    starts = [event for event in events if isinstance(event, Start)]
+    environment = starts[-1].environment if starts else {}
+    return {"attempts": str(len(starts)), **{key: str(value) for key, value in environment.items()}}
+
+
+def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
+    """Every number of the events with the time and step at which it was recorded."""
+    rows = []
+    for event in events:
+        if isinstance(event, Step):
+            values = {f"train/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
+            values |= {f"seconds/{phase}": value for phase, value in event.seconds.items()}
+        elif isinstance(event, Evaluation):
+            names = ("psnr", "ssim", "legacy_psnr", "nfe", "residual")
+            values = {f"{event.split}/{name}": fmean(getattr(event, name)) for name in names}
+        elif isinstance(event, Probe):
+            values = {f"probe/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
+        elif isinstance(event, Contraction):
+            values = _contraction(event)
+        elif isinstance(event, Fidelity):
+            values = _fidelity(event)
+        else:
+            continue
+        rows += [Metric(key, float(value), _milliseconds(event.time), event.step) for key, value in values.items()]
+    return rows
+
+
+def _contraction(event: Contraction) -> dict[str, float]:
+    """Means over the pictures, and the course of the iteration past the training depth by its evaluations."""
+    lists = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
+    values = {f"contraction/{name}": fmean(getattr(event, name)) for name in lists}
+    values |= {f"contraction/psnr_at_{count}": psnr for count, psnr in event.psnr_at.items()}
+    return values | {f"contraction/residual_at_{count}": residual for count, residual in event.residual_at.items()}
+
+
+def _fidelity(event: Fidelity) -> dict[str, float]:
+    """What is known of each method's gradient; whether there is a reference is a metric of its own."""
+    values = {"fidelity/measured": float(event.status == "measured"), "fidelity/residual": event.forward_residual}
+    for name, error in event.methods.items():
+        known = {key: value for key, value in error.model_dump().items() if value is not None}
+        values |= {f"fidelity/{name}/{key}": value for key, value in known.items()}
+    return values
+
+
+_NOT_METRICS = {"event", "time", "step", "seconds", "diverged", "updated"}
+
+
+def _log_artifacts(client: MlflowClient, run: Run, folder: CellFolder, events: list[AnyEvent]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        merged = Path(scratch) / "record.jsonl"
+        merged.write_text("".join(event.model_dump_json() + "\n" for event in events), encoding="utf-8")
+        client.log_artifact(run.info.run_id, str(merged))
+    client.log_artifact(run.info.run_id, str(folder.path / "cell.json"))
+    if folder.reconstructions.is_dir():
+        client.log_artifacts(run.info.run_id, str(folder.reconstructions), "reconstructions")
+
+
+def _experiment(client: MlflowClient, runs: Runs, name: str) -> str:
+    """Id of the grid's experiment, made where it does not exist; two shells may try at once."""
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    location = None if os.environ.get("MLFLOW_TRACKING_URI") else (runs.root / "mlartifacts").resolve().as_uri()
+    return client.create_experiment(name, artifact_location=location)
+
+
+def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list) else value
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

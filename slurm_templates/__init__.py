@@ -1,0 +1,1 @@
+"""Cluster profiles that people copy and edit; a package so that an installed wheel finds them too."""

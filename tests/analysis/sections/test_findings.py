@@ -1,0 +1,102 @@
+from collections.abc import Callable
+
+import pytest
+
+from analysis.reading.load import load
+from analysis.sections.accuracy import accuracy_frame
+from analysis.sections.cost import cost_frame
+from analysis.sections.fidelity import contraction_frame, gradient_frame
+from analysis.sections.findings import Finding, findings
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
+from launch.planning.runs_folder import Runs
+from tests.analysis.synthetic import Fake, make
+
+ANY = (BaselineCell, PretrainCell, TrainCell)
+SMALL = ("model=de-grad,de-hqs", "steps=4", "pretraining.steps=1")
+
+
+def found(runs: Runs, *overrides: str, change: Callable[[Cell, Fake], None] = lambda cell, fake: None) -> list[Finding]:
+    data = load(make(runs, *SMALL, *overrides, change=change), "demo")
+    return findings(data, accuracy_frame(data), cost_frame(data), contraction_frame(data), gradient_frame(data))
+
+
+def of(kind: type | tuple[type, ...], **changes: object) -> Callable[[Cell, Fake], None]:
+    def change(cell: Cell, fake: Fake) -> None:
+        for name, value in changes.items() if isinstance(cell, kind) else ():
+            setattr(fake, name, value)
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
+    """What a grid says in which all went well."""
+    return found(Runs(tmp_path_factory.mktemp("runs")))
+
+
+def marks(findings: list[Finding], text: str) -> list[str]:
+    return [finding.mark for finding in findings if finding.text.startswith(text)]
+
+
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [
+        ("yes", "All 10 cells are finished."),
+        ("yes", "4 of 4 trained methods end above their own step 0"),
+        ("yes", "4 of 4 trained methods beat Tikhonov."),
+        ("mixed", "3 of 4 trained methods beat total variation."),
+        ("yes", "The best jfb method beats total variation."),
+        ("note", "implicit is better than jfb in 2 of 2 pairs."),
+        ("yes", "No trained method's solve diverged on a test picture."),
+        ("yes", "Every test solve of every trained method reaches the solver's tolerance."),
+        ("yes", "1 of 1 denoisers are better after pretraining than before."),
+        ("yes", "3 of 3 searches of baselines end inside the values tried."),
+        ("yes", "All finished cells come from one clean commit, aaaaaaaaaaaa."),
+    ],
+)
+def test_sentence_says_yes(plain: list[Finding], mark: str, text: str) -> None:
+    assert marks(plain, text) == [mark]
+
+
+@pytest.mark.parametrize(
+    ("change", "mark", "text"),
+    [
+        (of(TrainCell, state="failed"), "warning", "3 of 5 cells are finished; this report lacks the others (2"),
+        (of(TrainCell, psnr=31.0), "no", "0 of 2 trained methods end above their own step 0"),
+        (of(TrainCell, psnr=20.0), "no", "0 of 2 trained methods beat Tikhonov."),
+        (of(TrainCell, psnr=33.0), "no", "The best jfb method does not beat total variation."),
+        (of(TrainCell, psnr=34.0), "mixed", "The best jfb method cannot be told apart from total variation."),
+        (of(TrainCell, psnr=33.0), "note", "implicit is better than jfb in 0 of 1 pairs."),
+        (of(TrainCell, diverged=[30]), "warning", "Some solves diverged on test pictures."),
+        (of(TrainCell, residual=1e-3), "warning", "Some test solves end above the solver's tolerance"),
+        (of(PretrainCell, psnr=20.0), "no", "0 of 1 denoisers are better after pretraining"),
+        (of(BaselineCell, interior=False), "warning", "2 of 2 searches of baselines end at an edge"),
+        (of(TrainCell, environment={}), "warning", "The finished cells come from 2 versions of the code"),
+        (of(ANY, environment={"git_commit": "b" * 40, "git_dirty": True}), "warning",
+         "All finished cells come from bbbbbbbbbbbb (dirty)"),
+        (of(ANY, environment={}), "warning", "The finished cells do not know which commit they come from."),
+        (of(TrainCell, environment={"device": "cuda:0"}), "warning", "Finished cells ran on cpu and cuda"),
+    ],
+)  # fmt: skip
+def test_sentence_says_no(runs: Runs, change: Callable[[Cell, Fake], None], mark: str, text: str) -> None:
+    sentences = found(runs, "model=de-hqs", "baselines=tikhonov,total-variation", change=change)
+    assert marks(sentences, text) == [mark]
+
+
+def test_details_give_difference_and_uncertainty(runs: Runs) -> None:
+    (finding,) = [
+        finding for finding in found(runs) if "beat total variation" in finding.text and finding.mark == "mixed"
+    ]
+    assert "Below: de-grad jfb (-0.10 ± 0.0" in finding.detail
+    assert "Above: de-grad implicit (+0.20 ± 0.0" in finding.detail
+
+
+def test_twins_are_compared(plain: list[Finding]) -> None:
+    (finding,) = [finding for finding in plain if "same fixed points" in finding.text]
+    assert finding.detail.startswith("de-grad over de-hqs as trained here: -0.70 ± 0.0")
+
+
+@pytest.mark.parametrize("missing", [BaselineCell, TrainCell])
+def test_what_is_missing_is_not_judged(runs: Runs, missing: type) -> None:
+    sentences = found(runs, "model=de-hqs", change=of(missing, state="planned"))
+    assert {finding.mark for finding in sentences if "total variation" in finding.text} == {"note"}

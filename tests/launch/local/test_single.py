@@ -1,0 +1,48 @@
+"""`launch run GRID/CELL` finds the cell that was launched, and plans one of a grid that was not."""
+
+import pytest
+
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder, CellStatus
+from launch.local import single as alone
+from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.runs_folder import Runs
+
+CHANGES = ["steps=77", "world_size=1"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(folder: CellFolder) -> str:
+        return folder.cell_id
+
+    monkeypatch.setattr(alone, "run_here", name)
+
+
+def finish_denoiser(runs: Runs, prefix: str) -> None:
+    needs = runs.find_cell(prefix).cell().needs
+    assert needs is not None
+    runs.cell(needs.cell_id).write_status(CellStatus(state="finished"))
+
+
+def test_a_cell_of_a_launched_grid_needs_no_overrides_again(runs: Runs) -> None:
+    grid = override(read_grid("demo"), map(parse_assignment, CHANGES))
+    cells = plan(grid)
+    trained = next(cell.cell_id for cell in cells if cell.cell_id.startswith("de-prox_jfb"))
+    with pytest.raises(ConfigError, match=f"cell: '{trained}' matches 0 cells of demo"):
+        alone.run_alone(runs, f"demo/{trained}", [])
+    runs.write_plan(grid, cells)
+    finish_denoiser(runs, trained)
+    assert alone.run_alone(runs, f"demo/{trained}", []) == trained
+
+
+def test_a_cell_of_a_grid_that_was_never_launched_is_planned(runs: Runs) -> None:
+    with pytest.raises(
+        ConfigError, match=r"starts from a denoiser .*; first: python -m launch run pretrain\S+$"
+    ) as said:
+        alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
+    denoiser = str(said.value).rpartition(" ")[2]
+    assert alone.run_alone(runs, denoiser, []) == denoiser
+    finish_denoiser(runs, "de-prox_jfb")
+    found = alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
+    assert runs.cell(found).cell().model_dump()["steps"] == 77
