@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from harness.implicit.backprop import Backprop, Differentiable
+from harness.implicit.backprop import Backprop, Differentiable, Problem
 from harness.implicit.solvers import Anderson, Solver
 from harness.models.maps import DeAdmm, DeGrad, DeHqs, DeProx, Map
 from harness.models.networks import DnCNN
@@ -35,7 +35,7 @@ class Network(nn.Module):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Case:
     """One map on one batch of measurements."""
 
     map: Map
@@ -77,7 +77,7 @@ class Problem:
     ) -> tuple[Tensor, Differentiable]:
         """The gradient of all parameters by `method`, flat, through `loss.backward()`."""
         self.map.zero_grad()
-        found = method(self.f, self.start, solver, draws=draws)
+        found = method(Problem(self.f, self.start, solver, draws=draws))
         (scale * self.loss(found.state)).backward()
         return flat([p.grad for p in self.parameters()]), found
 
@@ -93,7 +93,7 @@ class Problem:
 
 
 @cache
-def problem(name: str, seed: int = 0) -> Problem:
+def problem(name: str, seed: int = 0) -> Case:
     """One of the four maps on SHAPE; `seed` draws the pictures that are measured."""
     physics = GaussianBlur(SHAPE[-1], 3, 1.0, 0.01, (0.0, 1.0), "zero")
     made: Map
@@ -107,7 +107,7 @@ def problem(name: str, seed: int = 0) -> Problem:
         case "de-hqs":
             made = DeHqs(physics, Network(), penalty=2.0)
     d = physics.double().A(torch.rand(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-    return Problem(made.double(), d)
+    return Case(made.double(), d)
 
 
 def linear_map(

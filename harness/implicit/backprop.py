@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function as AutogradFunction
 from torch.utils.checkpoint import checkpoint
 
 from harness.implicit.broyden import Broyden, apply
 from harness.implicit.solvers import (
     Adjoint,
     AdjointSolver,
+    Function,
     Picard,
     Solution,
     Solver,
@@ -31,7 +32,6 @@ from harness.implicit.solvers import (
     per_sample_norm,
     ratio,
 )
-from harness.implicit.solvers import Function as Map
 
 Timed = Callable[[str], AbstractContextManager[Any]]
 """Names the phase that the enclosed code belongs to; handed in by whoever measures."""
@@ -40,6 +40,31 @@ Timed = Callable[[str], AbstractContextManager[Any]]
 def untimed(phase: str) -> AbstractContextManager[Any]:
     """Measures nothing."""
     return nullcontext()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fixed-point problem s = f(s), and what else a backprop method may need to know of it."""
+
+    f: Function
+    """s -> T(s; d), differentiable in the parameters."""
+    start: Tensor
+    """(batch, ...): where the forward solve starts."""
+    solver: Solver
+    """Finds the fixed point."""
+    timed: Timed = untimed
+    """Names the phases of the solve for whoever measures them."""
+    draws: Tensor | None = None
+    """(batch,): one number per sample, uniform on [0, 1), for methods that are random. The caller draws it from the
+    identity of the sample, so that a gradient depends neither on the batch nor on the ranks."""
+    adjoint_start: Tensor | None = None
+    """(batch, ...): the earlier adjoint solution of the same samples, from which an iterative adjoint solver may go on;
+    None starts afresh."""
+
+    def solve(self) -> Solution:
+        """The forward solve, without a graph."""
+        with self.timed("forward_solve"), torch.no_grad():
+            return self.solver(self.f, self.start)
 
 
 @dataclass
@@ -51,33 +76,23 @@ class Differentiable:
     forward: Solution
     adjoint: list[Solution] = field(default_factory=list)
     """Filled during `loss.backward()` by methods that solve an adjoint equation."""
-    adjoint_start: Tensor | None = None
-    """(batch, ...): what an earlier adjoint solve of the same samples found; may be set until `loss.backward()`."""
 
 
 class Backprop(Protocol):
     """One way to backpropagate."""
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
-        """Find the fixed point of f from `start` and attach its gradient.
-
-        `draws`, (batch,), holds one number a sample, uniform on [0, 1), for methods that are random. The caller draws
-        it from the identity of the sample, so that a gradient depends neither on the batch nor on the ranks.
-        """
+    def __call__(self, problem: Problem) -> Differentiable:
+        """Find the fixed point of the problem and attach its gradient."""
 
 
 @dataclass(frozen=True)
 class Jfb:
     """The gradient v dT/dTheta: (I - J)^-1 replaced by I (Fung et al. 2022; paper, eq. 6)."""
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Solve without a graph, then one step with it."""
-        solution = fixed_point(f, start, solver, timed)
-        return Differentiable(f(solution.value), solution)
+        solution = problem.solve()
+        return Differentiable(problem.f(solution.value), solution)
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,9 @@ class Implicit:
 
     solver: AdjointSolver
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Solve without a graph, one step with it, and replace v by w on its way back."""
-        return attach(f, fixed_point(f, start, solver, timed), self.solver.solve_adjoint, timed)
+        return attach(problem, self.solver.solve_adjoint)
 
 
 @dataclass(frozen=True)
@@ -99,13 +112,11 @@ class Neumann:
 
     order: int
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """`order` plain iterations of w <- v + J^T w, started at v."""
         if self.order == 0:
-            return Jfb()(f, start, solver, timed)
-        return attach(f, fixed_point(f, start, solver, timed), self._sum, timed)
+            return Jfb()(problem)
+        return attach(problem, self._sum)
 
     def _sum(self, equation: Adjoint) -> Solution:
         """Always from v: from elsewhere it would be another sum."""
@@ -122,11 +133,9 @@ class StochasticNeumann:
 
     continuation: float
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Every sample stops at the depth that its own draw says."""
-        return attach(f, fixed_point(f, start, solver, timed), partial(self._sum, draws), timed)
+        return attach(problem, partial(self._sum, problem.draws))
 
     def _sum(self, draws: Tensor | None, equation: Adjoint) -> Solution:
         """One truncated series a sample; its residual is the last term's share, as for `Neumann`."""
@@ -145,21 +154,19 @@ class StochasticNeumann:
 class Shine:
     """The adjoint solved by Broyden's estimate of (I - J)^-1 from the forward solve, transposed (Ramzi et al. 2022)."""
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """A Broyden solve without a graph, one step with it; no product with the Jacobian."""
+        solver, start = problem.solver, at_least_float32(problem.start)
         assert isinstance(solver, Broyden), "the catalog lets no other solver through"
-        start = at_least_float32(start)
         estimate = solver.begin(start)
-        with timed("forward_solve"), torch.no_grad():
-            solution = solver.iterate(f, start, estimate)
+        with problem.timed("forward_solve"), torch.no_grad():
+            solution = solver.iterate(problem.f, start, estimate)
 
         def transform(v: Tensor, inner: Tensor, outer: Tensor, matrix: Tensor) -> Tensor:
-            with timed("adjoint_solve"):
+            with problem.timed("adjoint_solve"):
                 return apply(inner, outer, matrix, at_least_float32(v).flatten(1)).view_as(v)
 
-        return Differentiable(Replace.apply(f(solution.value), transform, *estimate.transposed()), solution)
+        return Differentiable(Replace.apply(problem.f(solution.value), transform, *estimate.transposed()), solution)
 
 
 @dataclass(frozen=True)
@@ -169,14 +176,13 @@ class Phantom:
     steps: int
     tau: float
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Solve without a graph, then a few steps with it."""
-        solution = fixed_point(f, start, solver, timed)
+        solution = problem.solve()
         state = solution.value
         for _ in range(self.steps):
-            state = f(state) if self.tau == 1 else torch.lerp(state, f(state).to(state.dtype), self.tau)
+            stepped = problem.f(state)
+            state = stepped if self.tau == 1 else torch.lerp(state, stepped.to(state.dtype), self.tau)
         return Differentiable(state, solution)
 
 
@@ -186,11 +192,9 @@ class Truncated:
 
     steps: int
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Phantom steps without damping."""
-        return Phantom(self.steps, tau=1.0)(f, start, solver, timed)
+        return Phantom(self.steps, tau=1.0)(problem)
 
 
 @dataclass(frozen=True)
@@ -201,28 +205,26 @@ class Unrolled:
     checkpoint: bool = False
     """Keep only the states, and compute each step a second time on the way back."""
 
-    def __call__(
-        self, f: Map, start: Tensor, solver: Solver, timed: Timed = untimed, draws: Tensor | None = None
-    ) -> Differentiable:
+    def __call__(self, problem: Problem) -> Differentiable:
         """Every step is part of the graph."""
-        state = previous = start
-        with timed("forward_solve"):
+        state = previous = problem.start
+        with problem.timed("forward_solve"):
             for _ in range(self.steps):
-                previous, state = state, self._step(f, state)
+                previous, state = state, self._step(problem.f, state)
         with torch.no_grad():
             residual = ratio(per_sample_norm(state - previous), per_sample_norm(state))
-        nfe = torch.full((len(start),), self.steps, device=start.device)
+        nfe = torch.full((len(state),), self.steps, device=state.device)
         status = torch.where(residual.isfinite(), Status.MAX_STEPS, Status.DIVERGED)
         return Differentiable(state, Solution(state.detach(), residual, nfe, status))
 
-    def _step(self, f: Map, state: Tensor) -> Tensor:
+    def _step(self, f: Function, state: Tensor) -> Tensor:
         if self.checkpoint:
             # A map draws no random numbers, so there is no generator to restore.
             return checkpoint(f, state, use_reentrant=False, preserve_rng_state=False)
         return f(state)
 
 
-class Replace(Function):
+class Replace(AutogradFunction):
     """Identity forward; backward replaces the incoming v by `transform(v, *saved)`."""
 
     @staticmethod
@@ -239,25 +241,20 @@ class Replace(Function):
         return ctx.transform(v, *ctx.saved_tensors).to(v.dtype), None, *[None] * len(ctx.saved_tensors)
 
 
-def fixed_point(f: Map, start: Tensor, solver: Solver, timed: Timed) -> Solution:
-    """The forward solve, without a graph."""
-    with timed("forward_solve"), torch.no_grad():
-        return solver(f, start)
-
-
-def attach(f: Map, solution: Solution, solve: Callable[[Adjoint], Solution], timed: Timed) -> Differentiable:
-    """One step from s* with a graph; on its way back v is replaced by what `solve` finds for the adjoint equation."""
+def attach(problem: Problem, solve: Callable[[Adjoint], Solution]) -> Differentiable:
+    """Solve, then one step from s* with a graph; on its way back v is replaced by `solve`'s adjoint solution."""
+    solution = problem.solve()
     at = solution.value.detach().requires_grad_()
-    state = f(at)
+    state = problem.f(at)
+    adjoint: list[Solution] = []
 
     def transform(v: Tensor) -> Tensor:
-        with timed("adjoint_solve"):
-            equation = Adjoint(v, partial(vjp, state, at), partial(jvp, f, at), found.adjoint_start)
-            found.adjoint.append(solve(equation))
-            return found.adjoint[-1].value
+        with problem.timed("adjoint_solve"):
+            equation = Adjoint(v, partial(vjp, state, at), partial(jvp, problem.f, at), problem.adjoint_start)
+            adjoint.append(solve(equation))
+            return adjoint[-1].value
 
-    found = Differentiable(Replace.apply(state, transform), solution)
-    return found
+    return Differentiable(Replace.apply(state, transform), solution, adjoint)
 
 
 def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:
@@ -265,7 +262,7 @@ def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:
     return torch.autograd.grad(output, at, w, retain_graph=True)[0]
 
 
-def jvp(f: Map, at: Tensor, u: Tensor) -> Tensor:
+def jvp(f: Function, at: Tensor, u: Tensor) -> Tensor:
     """J u at `at`, in forward mode: about three vjps' time, but no second graph as for differentiating one again."""
     with torch.no_grad():
         return torch.func.jvp(f, (at.detach(),), (u.to(at.dtype),))[1].to(u.dtype)

@@ -19,11 +19,12 @@ from harness.config.catalog.backprop import Implicit as ImplicitSpec
 from harness.config.catalog.solvers import Anderson as AndersonSpec
 from harness.config.catalog.solvers import SolverSpec
 from harness.config.cells import TrainCell
-from harness.implicit.backprop import Backprop, Differentiable, Implicit
+from harness.implicit.backprop import Backprop, Differentiable, Implicit, Problem
 from harness.implicit.linear_solvers import Gmres
 from harness.implicit.solvers import Anderson, Picard, Solver, Status
 from harness.models.losses import Loss
 from harness.models.maps import Map
+from harness.records.events import GradientError
 
 FORWARD = Anderson(tol=1e-10, max_steps=600, memory=20, ridge=1e-14, mixing=1.0)
 """Maps trained without damping have spectral radii next to 1: 250 evaluations brought the demo's to 1e-6 only."""
@@ -45,22 +46,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class GradientError:
-    """One gradient g against the exact one e, all parameters as one vector; None where that is not finite."""
-
-    cosine: float | None
-    relative_error: float | None
-    """|g - e| / |e|."""
-    norm_ratio: float | None
-    """|g| / |e|."""
-    evaluations: int
-    """Forward passes through T, the batch counted as one."""
-    products: int
-    """Backward passes through T, the last one, to the parameters, included."""
-
-
-@dataclass(frozen=True)
-class Fidelity:
+class Comparison:
     """The reference, and each method's gradient against it."""
 
     left_out: list[int]
@@ -93,27 +79,29 @@ def _default(choice: type[BackpropSpec], cell: TrainCell) -> Method:
     return Method(build(choice.model_validate({})), build(solver.model_validate(limits)), from_fixed_point=False)
 
 
-def fidelity(map: Map, d: Tensor, images: Tensor, compared: dict[str, Method], loss: Loss = mse_loss) -> Fidelity:
+def compare_gradients(
+    map: Map, d: Tensor, images: Tensor, compared: dict[str, Method], loss: Loss = mse_loss
+) -> Comparison:
     """Compare on one batch of measurements and pictures, (batch, 3, height, width); `map` is left as it is."""
-    batch = _Probe(map, d, images, loss)
+    batch = _FixedBatch(map, d, images, loss)
     with torch.no_grad():
         forward = FORWARD(batch.f, batch.start)
     kept = forward.status == Status.CONVERGED
     left_out = (~kept).nonzero().flatten().tolist()
     if not kept.any():
-        return Fidelity(left_out, float(forward.residual.max()), None, None)
+        return Comparison(left_out, float(forward.residual.max()), None, None)
     residual, fixed_point = float(forward.residual[kept].max()), forward.value[kept]
-    probe = _Probe(map, d[kept], images[kept], loss)
-    exact, found = probe.gradient(Method(Implicit(ADJOINT)), fixed_point)
+    fixed = _FixedBatch(map, d[kept], images[kept], loss)
+    exact, found = fixed.gradient(Method(Implicit(ADJOINT)), fixed_point)
     (adjoint,) = found.adjoint
     adjoint_residual = float(adjoint.residual.max())
     if not (adjoint.status == Status.CONVERGED).all():
-        return Fidelity(left_out, residual, adjoint_residual, None)
-    errors = {name: probe.error(method, fixed_point, exact) for name, method in compared.items()}
-    return Fidelity(left_out, residual, adjoint_residual, errors)
+        return Comparison(left_out, residual, adjoint_residual, None)
+    errors = {name: fixed.error(method, fixed_point, exact) for name, method in compared.items()}
+    return Comparison(left_out, residual, adjoint_residual, errors)
 
 
-class _Probe:
+class _FixedBatch:
     """A copy of the map in float64 on a fixed batch, its loss, and how often T is passed through."""
 
     def __init__(self, map: Map, d: Tensor, images: Tensor, loss: Loss) -> None:
@@ -137,9 +125,8 @@ class _Probe:
     def gradient(self, method: Method, fixed_point: Tensor) -> tuple[Tensor, Differentiable]:
         """All parameters' gradient as one vector."""
         self.map.zero_grad()
-        found = method.backprop(
-            self.f, fixed_point if method.from_fixed_point else self.start, method.solver, draws=self.draws
-        )
+        start = fixed_point if method.from_fixed_point else self.start
+        found = method.backprop(Problem(self.f, start, method.solver, draws=self.draws))
         self.loss(self.map.output(found.state, self.d), self.images).backward()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.map.parameters()]
         return torch.cat([part.flatten() for part in parts]), found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
-from harness.implicit.backprop import Backprop, Jfb, Timed, untimed
+from harness.implicit.backprop import Backprop, Jfb, Problem, Timed, untimed
 from harness.implicit.contraction import mean_square_jacobian, normal_directions
 from harness.implicit.solvers import Solution, Solver
 from harness.models.maps import Map
@@ -67,8 +67,7 @@ class Equilibrium(nn.Module):
         solver = self.solver if start is None else self.continuing_solver
         start = self.map.initial(d).detach() if start is None else start
         backprop = Jfb() if warming_up else self.backprop
-        found = backprop(lambda state: self._T(state, d), start, solver, self.timed, draws)
-        found.adjoint_start = adjoint_start
+        found = backprop(Problem(lambda state: self._T(state, d), start, solver, self.timed, draws, adjoint_start))
         output = Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)
         if self.jacobian_penalty and draws is not None:
             at = found.forward.value

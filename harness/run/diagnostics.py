@@ -1,12 +1,11 @@
 """What is measured of a model in training beside its scores: contraction and gradient fidelity, as events."""
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 from harness.config.cells import TrainCell
 from harness.implicit.contraction import iterate, spectrum
-from harness.measure.gradient_fidelity import fidelity, methods
+from harness.measure.gradient_fidelity import compare_gradients, methods
 from harness.measure.scores import finite, score
 from harness.models.equilibrium import Equilibrium
 from harness.records.events import Contraction, Fidelity
@@ -74,7 +73,7 @@ def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Ta
     assert isinstance(task.model, Equilibrium)
     indices = list(attempt.loader.dataset.validation)[:pictures]
     batch = attempt.loader.held_out_batch(indices)
-    found = fidelity(task.model.map, task.observe(batch), batch.images, methods(cell), task.loss)
+    found = compare_gradients(task.model.map, task.observe(batch), batch.images, methods(cell), task.loss)
     event = {
         "time": time.time(),
         "step": step,
@@ -83,6 +82,6 @@ def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Ta
         "left_out": [indices[place] for place in found.left_out],
         "forward_residual": finite(found.forward_residual),
         "adjoint_residual": None if found.adjoint_residual is None else finite(found.adjoint_residual),
-        "methods": {name: asdict(error) for name, error in (found.methods or {}).items()},
+        "methods": found.methods or {},
     }
     attempt.write(Fidelity.model_validate(event))

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness.implicit.backprop import Differentiable, untimed
-from harness.models.maps import Map
-from harness.implicit.solvers import Solver
+from harness.implicit import Differentiable, Solver
+from harness.models import Map
 
 
 class Halving(nn.Module):
@@ -81,11 +80,11 @@ class OneMore:
 
     scale: float
 
-    def __call__(self, f, start, solver, timed=untimed, draws=None):
-        with timed("forward_solve"), torch.no_grad():
-            solution = solver(f, start)
-            state = f(solution.value)
-        return Differentiable(self.scale * f(state) + (1 - self.scale) * state, solution)
+    def __call__(self, problem):
+        solution = problem.solve()
+        with torch.no_grad():
+            state = problem.f(solution.value)
+        return Differentiable(self.scale * problem.f(state) + (1 - self.scale) * state, solution)
 '''
 
 GRID: dict[str, Any] = {

@@ -46,7 +46,7 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     from rich.progress import track
 
     from harness.commands.bench import depth, experiments, report
-    from harness.commands.bench.problem import Size, make_problem
+    from harness.commands.bench.case import Size, make_case
     from harness.commands.bench.warm_start import Length, warm_starts
 
     # Large enough for T to take most of the time: a smaller one measures how fast the machine calls torch.
@@ -56,8 +56,8 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
     length = Length(pretraining=4, steps=16, seeds=1, test_images=2) if quick else Length()
     seeds = range(1 if quick else EQUAL_ERROR_PROBLEMS)
     depths = [2, 3, 4] if quick else [5, 15, 30, 60]
-    case, forward = make_problem(gradient_size), make_problem(forward_size)
-    equal = [make_problem(equal_error_size, seed) for seed in seeds]
+    case, forward = make_case(gradient_size), make_case(forward_size)
+    equal = [make_case(equal_error_size, seed) for seed in seeds]
     measurements: dict[str, Callable[[], Any]] = {
         "warm_starts": lambda: warm_starts(length, cache),
         "depth_rows": lambda: depth.against_depth(case, depths, rounds),

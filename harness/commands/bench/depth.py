@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from harness.commands.bench import methods, peers
+from harness.commands.bench.case import Case
 from harness.commands.bench.observation import Method, Spread, Work, in_turns, measure_work, seconds, spread
-from harness.commands.bench.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class FloorRow:
     """The floor itself in the same place: what this machine can resolve."""
 
 
-def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[DepthRow]:
+def against_depth(case: Case, depths: Sequence[int], rounds: int) -> list[DepthRow]:
     """Every method of everybody at every depth."""
-    reference = problem.exact_gradient()
+    reference = case.exact_gradient()
     columns = [_contestants(depth) for depth in depths]
-    work = [[measure_work(problem, method.gradient, reference) for method in column] for column in columns]
+    work = [[measure_work(case, method.gradient, reference) for method in column] for column in columns]
     jobs = [
-        partial(seconds, problem, gradient)
+        partial(seconds, case, gradient)
         for depth, column in zip(depths, columns, strict=True)
         for gradient in (methods.floor(depth), *(method.gradient for method in column))
     ]
@@ -72,20 +72,20 @@ def against_depth(problem: Problem, depths: Sequence[int], rounds: int) -> list[
     return [row(i, method) for i, method in enumerate(columns[0])]
 
 
-def against_floor(problem: Problem, depths: Sequence[int], evaluations: int) -> list[FloorRow]:
+def against_floor(case: Case, depths: Sequence[int], evaluations: int) -> list[FloorRow]:
     """JFB between two floors, many times: neighbours see the same machine, gradients minutes apart do not.
 
     Each depth K has evaluations / K pairs, at least two.
     """
-    return [_beside_floor(problem, depth, max(2, evaluations // depth)) for depth in depths]
+    return [_beside_floor(case, depth, max(2, evaluations // depth)) for depth in depths]
 
 
-def _beside_floor(problem: Problem, depth: int, pairs: int) -> FloorRow:
+def _beside_floor(case: Case, depth: int, pairs: int) -> FloorRow:
     (jfb,) = [method for method in methods.our_methods(depth) if method.name == "jfb"]
     floor = methods.floor(depth)
     # The floor is also judged as the gradient is: in the middle of the last three.
     turns = (floor, jfb.gradient, floor, floor, floor)
-    times = np.array([[seconds(problem, gradient) for gradient in turns] for _ in range(pairs)])
+    times = np.array([[seconds(case, gradient) for gradient in turns] for _ in range(pairs)])
     before, mine, between, again, after = times.T
     return FloorRow(
         depth, pairs, jfb=spread(2 * mine / (before + between)), again=spread(2 * again / (between + after))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.commands.bench import methods, peers
+from harness.commands.bench.case import Case, CompiledCase, Residual
 from harness.commands.bench.observation import (
     CountedMap,
     Gradient,
@@ -22,7 +23,6 @@ from harness.commands.bench.observation import (
     seconds,
     spread,
 )
-from harness.commands.bench.problem import CompiledProblem, Problem, Residual
 from harness.config.build import build
 from harness.config.catalog.solvers import Anderson, Broyden, Picard
 from harness.implicit.solvers import Function, Solver, per_sample_norm
@@ -96,12 +96,12 @@ class Compiled:
     """Until the first evaluation with and without a graph: what each job pays."""
 
 
-def at_equal_error(problems: Sequence[Problem], rounds: int) -> list[EqualErrorRow]:
+def at_equal_error(problems: Sequence[Case], rounds: int) -> list[EqualErrorRow]:
     """Implicit differentiation, each with the loosest of TOLERANCES that brings the error to EQUAL_ERROR."""
-    columns = [_good_enough(problem) for problem in problems]
+    columns = [_good_enough(case) for case in problems]
     jobs = [
-        partial(seconds, problem, method.gradient)
-        for problem, column in zip(problems, columns, strict=True)
+        partial(seconds, case, method.gradient)
+        for case, column in zip(problems, columns, strict=True)
         for _, method, _ in column
     ]
     times = in_turns(rounds, jobs).reshape(rounds * len(problems), -1)
@@ -117,43 +117,43 @@ def at_equal_error(problems: Sequence[Problem], rounds: int) -> list[EqualErrorR
     ]
 
 
-def _good_enough(problem: Problem) -> list[tuple[float, Method, Work]]:
+def _good_enough(case: Case) -> list[tuple[float, Method, Work]]:
     """Every contestant with its own loosest tolerance."""
-    reference = problem.exact_gradient()
+    reference = case.exact_gradient()
     at = {tol: _implicit(tol) for tol in TOLERANCES}
     found = []
     for i in range(len(at[TOLERANCES[0]])):
-        good = (tol for tol in TOLERANCES if measure_error(problem, at[tol][i].gradient, reference) <= EQUAL_ERROR)
+        good = (tol for tol in TOLERANCES if measure_error(case, at[tol][i].gradient, reference) <= EQUAL_ERROR)
         tol = next(good, TOLERANCES[-1])
-        found.append((tol, at[tol][i], measure_work(problem, at[tol][i].gradient, reference)))
+        found.append((tol, at[tol][i], measure_work(case, at[tol][i].gradient, reference)))
     return found
 
 
 @torch.no_grad()
-def forward_solves(problem: Problem) -> list[ForwardRow]:
+def forward_solves(case: Case) -> list[ForwardRow]:
     """Evaluations to a relative residual of FORWARD_TOL."""
     rows = []
     for library, name, solve in _forward_solvers():
-        evaluations, x = _count(solve, problem.T, problem.start())
-        image = problem.T(x)
+        evaluations, x = _count(solve, case.T, case.start())
+        image = case.T(x)
         residual = per_sample_norm(image - x) / per_sample_norm(image)
         rows.append(ForwardRow(library, name, evaluations, float(residual.max())))
     return rows
 
 
 @torch.no_grad()
-def forward_invariances(problem: Problem) -> list[Invariance]:
+def forward_invariances(case: Case) -> list[Invariance]:
     """The same samples twice in a batch, and the same problem in pixel values 255 times as large."""
-    twice = problem.duplicated()
+    twice = case.duplicated()
     rows = []
 
     def larger(x: Tensor) -> Tensor:
-        return PIXEL_SCALE * problem.T(x / PIXEL_SCALE)
+        return PIXEL_SCALE * case.T(x / PIXEL_SCALE)
 
     for library, name, solve in _forward_solvers():
-        nfe, x = _count(solve, problem.T, problem.start())
+        nfe, x = _count(solve, case.T, case.start())
         nfe_twice, x_twice = _count(solve, twice.T, twice.start())
-        nfe_larger, x_larger = _count(solve, larger, PIXEL_SCALE * problem.start())
+        nfe_larger, x_larger = _count(solve, larger, PIXEL_SCALE * case.start())
         rows += [
             Invariance(library, name, "batch duplicated", (nfe, nfe_twice), _relative(x_twice[: len(x)], x)),
             Invariance(library, name, "pixels x 255", (nfe, nfe_larger), _relative(x_larger / PIXEL_SCALE, x)),
@@ -161,21 +161,21 @@ def forward_invariances(problem: Problem) -> list[Invariance]:
     return rows
 
 
-def adjoint_invariances(problem: Problem) -> list[Invariance]:
+def adjoint_invariances(case: Case) -> list[Invariance]:
     """The same gradient of a loss a thousandth as large."""
     rows = []
     for method in _implicit(methods.ADJOINT_TOL):
         (products, gradient), (products_small, gradient_small) = (
-            _adjoint(problem, method.gradient, scale) for scale in (1.0, LOSS_SCALE)
+            _adjoint(case, method.gradient, scale) for scale in (1.0, LOSS_SCALE)
         )
         difference = _relative(gradient_small / LOSS_SCALE, gradient)
         rows.append(Invariance(method.library, method.name, "loss x 0.001", (products, products_small), difference))
     return rows
 
 
-def memory_formats(problem: Problem, rounds: int) -> MemoryFormat:
+def memory_formats(case: Case, rounds: int) -> MemoryFormat:
     """The same map with N's weights and features in either format."""
-    plain = copy.deepcopy(problem)
+    plain = copy.deepcopy(case)
     assert isinstance(plain.map.network, Residual)
     # A DnCNN of ours converts its input to channels_last; its layers alone keep the format they are given.
     layers = nn.Sequential(*plain.map.network.network.children())
@@ -185,20 +185,20 @@ def memory_formats(problem: Problem, rounds: int) -> MemoryFormat:
         parameter.data *= OUTPUT_SCALE
     plain.map.network = Residual(layers)
 
-    jobs = [partial(_steps, case) for case in (plain, problem)]
-    jobs += [partial(seconds, case, methods.floor(0)) for case in (plain, problem)]
+    jobs = [partial(_steps, one) for one in (plain, case)]
+    jobs += [partial(seconds, one, methods.floor(0)) for one in (plain, case)]
     for job in jobs:
         job()
     times = in_turns(max(rounds, 5), jobs)
     return MemoryFormat(spread(times[:, 0] / times[:, 1]), spread(times[:, 2] / times[:, 3]))
 
 
-def compiled(problem: Problem, rounds: int) -> Compiled:
+def compiled(case: Case, rounds: int) -> Compiled:
     """The same problem with T as it is and compiled, in turns."""
-    fused = CompiledProblem(problem.map, problem.d, problem.target, compile_map(problem.map))
+    fused = CompiledCase(case.map, case.d, case.target, compile_map(case.map))
     gradients = [methods.floor(0), methods.our_implicit(EQUAL_ERROR)[0].gradient]
-    jobs = [partial(_steps, case) for case in (problem, fused)]
-    jobs += [partial(seconds, case, gradient) for gradient in gradients for case in (problem, fused)]
+    jobs = [partial(_steps, one) for one in (case, fused)]
+    jobs += [partial(seconds, one, gradient) for gradient in gradients for one in (case, fused)]
     begin = time.perf_counter()
     for job in jobs[1::2]:
         job()
@@ -209,12 +209,12 @@ def compiled(problem: Problem, rounds: int) -> Compiled:
 
 
 @torch.no_grad()
-def _steps(problem: Problem) -> float:
+def _steps(case: Case) -> float:
     """Seconds of STEPS evaluations of T."""
-    state = problem.start()
+    state = case.start()
     begin = time.perf_counter()
     for _ in range(STEPS):
-        state = problem.T(state)
+        state = case.T(state)
     return time.perf_counter() - begin
 
 
@@ -244,11 +244,11 @@ def _count(solve: ForwardSolve, f: Function, start: Tensor) -> tuple[int, Tensor
     return counted.evaluations, value
 
 
-def _adjoint(problem: Problem, gradient: Gradient, scale: float) -> tuple[int, Tensor]:
-    counted = CountedMap(problem.T)
-    problem.map.zero_grad()
-    (scale * problem.loss(gradient(counted, problem.start()))).backward()
-    return counted.products, problem.gradient()
+def _adjoint(case: Case, gradient: Gradient, scale: float) -> tuple[int, Tensor]:
+    counted = CountedMap(case.T)
+    case.map.zero_grad()
+    (scale * case.loss(gradient(counted, case.start()))).backward()
+    return counted.products, case.gradient()
 
 
 def _relative(a: Tensor, b: Tensor) -> float:

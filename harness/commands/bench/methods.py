@@ -12,6 +12,7 @@ from harness.implicit.backprop import (
     Jfb,
     Neumann,
     Phantom,
+    Problem,
     Shine,
     StochasticNeumann,
     Truncated,
@@ -99,6 +100,6 @@ def our_implicit(tol: float) -> list[Method]:
 def _with(backprop: Backprop, solver: Solver) -> Gradient:
     def gradient(f: Function, start: Tensor) -> Tensor:
         draws = torch.rand(len(start), generator=torch.Generator().manual_seed(0))
-        return backprop(f, start, solver, draws=draws).state
+        return backprop(Problem(f, start, solver, draws=draws)).state
 
     return gradient

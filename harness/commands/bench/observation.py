@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
-from harness.commands.bench.problem import Problem
+from harness.commands.bench.case import Case
 from harness.implicit.solvers import Function
 from harness.measure.probe import PeakMemory
 
@@ -63,35 +63,35 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(*(float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])))
 
 
-def measure_error(problem: Problem, gradient: Gradient, reference: Tensor) -> float:
+def measure_error(case: Case, gradient: Gradient, reference: Tensor) -> float:
     """|g - reference| / |reference|."""
-    problem.map.zero_grad()
-    problem.loss(gradient(problem.T, problem.start())).backward()
-    return _error(problem, reference)
+    case.map.zero_grad()
+    case.loss(gradient(case.T, case.start())).backward()
+    return _error(case, reference)
 
 
-def _error(problem: Problem, reference: Tensor) -> float:
-    return float((problem.gradient() - reference).norm() / reference.norm())
+def _error(case: Case, reference: Tensor) -> float:
+    return float((case.gradient() - reference).norm() / reference.norm())
 
 
-def measure_work(problem: Problem, gradient: Gradient, reference: Tensor) -> Work:
+def measure_work(case: Case, gradient: Gradient, reference: Tensor) -> Work:
     """Run one gradient under observation."""
-    start = problem.start()
-    counted = CountedMap(problem.T)
-    problem.map.zero_grad()
-    saved = SavedBytes([*problem.map.parameters(), *problem.map.buffers()])
+    start = case.start()
+    counted = CountedMap(case.T)
+    case.map.zero_grad()
+    saved = SavedBytes([*case.map.parameters(), *case.map.buffers()])
     with PeakMemory(start.device) as peak, saved:
-        problem.loss(gradient(counted, start)).backward()
-    error = _error(problem, reference)
+        case.loss(gradient(counted, start)).backward()
+    error = _error(case, reference)
     return Work(counted.evaluations, counted.products, saved.peak, peak.bytes, error)
 
 
-def seconds(problem: Problem, gradient: Gradient) -> float:
+def seconds(case: Case, gradient: Gradient) -> float:
     """Run one gradient against the clock."""
-    start = problem.start()
-    problem.map.zero_grad()
+    start = case.start()
+    case.map.zero_grad()
     begin = time.perf_counter()
-    problem.loss(gradient(problem.T, start)).backward()
+    case.loss(gradient(case.T, start)).backward()
     return time.perf_counter() - begin
 
 

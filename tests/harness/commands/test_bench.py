@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from harness.commands.bench import depth, methods, peers
+from harness.commands.bench.case import JACOBIAN_NORM, Size, jacobian_norm, make_case
 from harness.commands.bench.observation import CountedMap, measure_work
-from harness.commands.bench.problem import JACOBIAN_NORM, Size, jacobian_norm, make_problem
 from harness.config.catalog.backprop import BackpropSpec
 
 TINY = Size(2, 8, depth=3, width=4)
@@ -39,7 +39,7 @@ def test_every_backprop_method_of_the_catalog_is_in_the_bench() -> None:
 def test_jfb_is_compared_with_its_neighbouring_floors(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([1.0, 2.4, 1.4, 1.2, 1.6, 2.0, 3.6, 2.0, 2.1, 2.2])
     monkeypatch.setattr("harness.commands.bench.depth.seconds", lambda problem, gradient: next(times))
-    (row,) = depth.against_floor(make_problem(TINY), [5], evaluations=10)
+    (row,) = depth.against_floor(make_case(TINY), [5], evaluations=10)
     assert (row.depth, row.pairs) == (5, 2)
     assert row.jfb.median == pytest.approx((2.0 + 1.8) / 2)
     assert row.again.median == pytest.approx((0.8 + 1.0) / 2)
@@ -113,7 +113,7 @@ def test_every_claim_says_whether_it_holds(results: dict[str, Any]) -> None:
 
 
 def test_the_problem_has_the_jacobian_norm_it_says() -> None:
-    problem = make_problem(Size(1, 12))
+    problem = make_case(Size(1, 12))
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(problem.d.shape, generator=generator)
 
@@ -125,7 +125,7 @@ def test_the_problem_has_the_jacobian_norm_it_says() -> None:
 
 def test_the_bytes_of_one_step_are_counted_by_hand() -> None:
     """What one step saves: the input of each convolution, which is what the ReLU before it saved, and lambda's."""
-    problem = make_problem(TINY)
+    problem = make_case(TINY)
     reference = problem.exact_gradient()
     work = measure_work(problem, methods.floor(3), reference)
     features = 4 * TINY.batch * TINY.image**2 * (3 + 2 * TINY.width)

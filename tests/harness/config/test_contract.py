@@ -16,7 +16,7 @@ from harness.config.catalog.optimization import ScheduleSpec
 from harness.config.catalog.physics import PhysicsSpec
 from harness.config.catalog.solvers import AdjointSolverSpec, SolverSpec
 from harness.config.spec import Spec
-from harness.implicit.backprop import Differentiable
+from harness.implicit.backprop import Differentiable, Problem
 from harness.implicit.solvers import Adjoint, Solution, Solver, Status
 from tests.problems import affine, linear_map, problem
 
@@ -66,7 +66,9 @@ def test_a_backprop_method_ends_in_a_gradient_of_every_parameter(spec: BackpropS
     forward = sorted(spec.forward_solvers or {"anderson"})[0]
     case.map.zero_grad()
     draws = torch.tensor([0.2, 0.9], dtype=torch.float64)
-    found: Differentiable = build(spec)(case.f, case.start, build(SolverSpec.choices()[forward]()), draws=draws)
+    found: Differentiable = build(spec)(
+        Problem(case.f, case.start, build(SolverSpec.choices()[forward]()), draws=draws)
+    )
     assert found.state.shape == case.start.shape
     case.loss(found.state).backward()
     for parameter in case.parameters():

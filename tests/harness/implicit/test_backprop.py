@@ -16,6 +16,7 @@ from harness.implicit.backprop import (
     Jfb,
     Neumann,
     Phantom,
+    Problem,
     Shine,
     StochasticNeumann,
     Truncated,
@@ -205,7 +206,7 @@ def test_random_depths_do_not_depend_on_the_shard() -> None:
     for k in range(2):
         one = slice(k, k + 1)
         found = StochasticNeumann(0.5)(
-            lambda s, one=one: case.map(s, case.d[one]), case.start[one], TIGHT, draws=DRAWS[one]
+            Problem(lambda s, one=one: case.map(s, case.d[one]), case.start[one], TIGHT, draws=DRAWS[one])
         )
         (0.5 * (found.state - case.target()[one]).square().sum()).backward()
         torch.testing.assert_close(found.adjoint[0].value, together.adjoint[0].value[one])
@@ -214,7 +215,7 @@ def test_random_depths_do_not_depend_on_the_shard() -> None:
 def test_a_random_gradient_without_draws_is_refused() -> None:
     case = problem("de-grad")
     with torch.no_grad():
-        StochasticNeumann(0.5)(case.f, case.start, FORWARD)
+        StochasticNeumann(0.5)(Problem(case.f, case.start, FORWARD))
     with pytest.raises(AssertionError, match="draw"):
         case.backward(StochasticNeumann(0.5))
 
@@ -226,8 +227,7 @@ def continued(method: Backprop, start: Tensor | None) -> tuple[Tensor, Solution]
     """Gradient and adjoint solution of a method that is told where an earlier adjoint solve ended."""
     case = problem("de-hqs")
     case.map.zero_grad()
-    found = method(case.f, case.start, TIGHT, draws=DRAWS)
-    found.adjoint_start = start
+    found = method(Problem(case.f, case.start, TIGHT, draws=DRAWS, adjoint_start=start))
     case.loss(found.state).backward()
     return flat([p.grad for p in case.parameters()]), found.adjoint[0]
 
@@ -279,7 +279,7 @@ def test_the_gradient_of_a_batch_is_the_sum_over_its_samples(name: str) -> None:
     for k in range(2):
         one = slice(k, k + 1)
         case.map.zero_grad()
-        found = method(lambda s, one=one: case.map(s, case.d[one]), case.start[one], solver, draws=DRAWS[one])
+        found = method(Problem(lambda s, one=one: case.map(s, case.d[one]), case.start[one], solver, draws=DRAWS[one]))
         (0.5 * (found.state - case.target()[one]).square().sum()).backward()
         apart += flat([p.grad for p in case.parameters()])
     assert relative_error(apart, together) < 1e-8
@@ -328,7 +328,7 @@ def test_evaluations_and_products(
 ) -> None:
     """Forward: what the slowest sample needs, and the steps with a graph. Backward: what the adjoint solve says."""
     case, counter = problem("de-hqs"), Counter(monkeypatch)
-    found = method(counter.f(case.f), case.start, solver, draws=DRAWS)
+    found = method(Problem(counter.f(case.f), case.start, solver, draws=DRAWS))
     assert counter.map == int(found.forward.nfe.max()) + with_graph
     assert counter.vjp == 0
     case.loss(found.state).backward()
@@ -355,7 +355,7 @@ def test_unrolled_evaluates_its_steps_and_checkpointed_twice(checkpoint: bool, e
         count += 1
         return case.f(state)
 
-    found = Unrolled(8, checkpoint)(f, case.start, FORWARD)
+    found = Unrolled(8, checkpoint)(Problem(f, case.start, FORWARD))
     assert found.forward.nfe.tolist() == [8, 8] == [count] * 2
     case.loss(found.state).backward()
     assert count == evaluations
@@ -373,7 +373,7 @@ def saved_bytes(method: Backprop, solver: Solver) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        method(case.f, case.start, solver, draws=DRAWS)
+        method(Problem(case.f, case.start, solver, draws=DRAWS))
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
@@ -422,7 +422,9 @@ def test_a_sample_that_fails_is_a_status_and_harms_no_other(name: str) -> None:
     d[1] = torch.nan
     found = []
     for measurement in (case.d, d):
-        result = method(lambda s, m=measurement: case.map(s, m), case.map.initial(measurement), solver, draws=DRAWS)
+        result = method(
+            Problem(lambda s, m=measurement: case.map(s, m), case.map.initial(measurement), solver, draws=DRAWS)
+        )
         case.loss(result.state).backward()
         found.append(result)
     plain, bad = found
@@ -471,7 +473,7 @@ def test_half_precision_networks_are_solved_in_single(name: str) -> None:
     method, solver = METHODS[name]
     weight = (0.5 * torch.eye(3, dtype=torch.bfloat16))[:, :, None, None].requires_grad_()
     b = torch.ones(2, 3, 4, 4, dtype=torch.bfloat16)
-    found = method(lambda x: conv2d(x.bfloat16(), weight) + b, torch.zeros_like(b), solver, draws=DRAWS)
+    found = method(Problem(lambda x: conv2d(x.bfloat16(), weight) + b, torch.zeros_like(b), solver, draws=DRAWS))
     found.state.float().sum().backward()
     assert weight.grad is not None
     assert name in ("unrolled", "checkpointed") or found.forward.value.dtype == torch.float32

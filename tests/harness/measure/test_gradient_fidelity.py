@@ -8,15 +8,16 @@ from harness.config.catalog.backprop import BackpropSpec
 from harness.config.cells import TrainCell
 from harness.implicit.backprop import Implicit, Neumann
 from harness.implicit.linear_solvers import CgNormal
-from harness.measure.gradient_fidelity import GradientError, Method, fidelity, methods
+from harness.measure.gradient_fidelity import Method, compare_gradients, methods
+from harness.records.events import GradientError
 from tests.conftest import tiny_cell
-from tests.problems import MAPS, Problem, flat, problem
+from tests.problems import MAPS, Case, flat, problem
 
 ORDERS = (0, 1, 2, 4, 8, 16)
 
 
-def errors(one: Problem, compared: dict[str, Method]) -> dict[str, GradientError]:
-    found = fidelity(one.map, one.d, torch.zeros_like(one.d), compared)
+def errors(one: Case, compared: dict[str, Method]) -> dict[str, GradientError]:
+    found = compare_gradients(one.map, one.d, torch.zeros_like(one.d), compared)
     assert found.methods is not None
     assert found.forward_residual <= 1e-10
     assert found.adjoint_residual is not None
@@ -101,7 +102,7 @@ def test_map_without_a_fixed_point_has_no_reference_and_no_number(scale: float) 
     """-20: it grows without bound; nan: it is broken."""
     one = problem("de-grad")
     expanding = type(one.map)(one.map.physics, Scaled(scale), step_size=1.0, weight=1.0).double()
-    found = fidelity(expanding, one.d, torch.zeros_like(one.d), methods(cell()))
+    found = compare_gradients(expanding, one.d, torch.zeros_like(one.d), methods(cell()))
     assert found.methods is None
     assert found.left_out == list(range(len(one.d)))
 
@@ -113,8 +114,8 @@ def test_a_picture_without_a_reference_leaves_the_others_as_they_are(place: int)
     broken[place] = torch.nan
     compared = {"jfb": Method(Neumann(0)), "neumann": Method(Neumann(3))}
     others = [k for k in range(len(one.d)) if k != place]
-    found = fidelity(one.map, broken, torch.zeros_like(broken), compared)
-    alone = fidelity(one.map, one.d[others], torch.zeros_like(one.d[others]), compared)
+    found = compare_gradients(one.map, broken, torch.zeros_like(broken), compared)
+    alone = compare_gradients(one.map, one.d[others], torch.zeros_like(one.d[others]), compared)
     assert (found.left_out, alone.left_out) == ([place], [])
     assert found.methods is not None
     assert alone.methods is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from harness.implicit.backprop import Implicit
+from harness.implicit.backprop import Implicit, Problem
 from harness.implicit.linear_solvers import Gmres
 from harness.implicit.solvers import Anderson, Function, per_sample_norm
 from harness.models.maps import DeGrad
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Case:
     """A map on one batch of measurements, and the loss |x - target|^2 / 2."""
 
     map: DeGrad
@@ -70,19 +70,19 @@ class Problem:
         """What lies in the parameters' .grad, as one float64 vector."""
         return torch.cat([p.grad.double().flatten() for p in self.map.parameters() if p.grad is not None])
 
-    def duplicated(self) -> "Problem":
+    def duplicated(self) -> "Case":
         """The same samples twice in one batch."""
         return replace(self, d=self.d.repeat(2, 1, 1, 1), target=self.target.repeat(2, 1, 1, 1))
 
-    def double(self) -> "Problem":
+    def double(self) -> "Case":
         """The same problem in float64, with parameters of its own."""
-        return Problem(copy.deepcopy(self.map).double(), self.d.double(), self.target.double())
+        return Case(copy.deepcopy(self.map).double(), self.d.double(), self.target.double())
 
     def exact_gradient(self) -> Tensor:
         """v (I - J)^-1 dT/dTheta in float64, forward and adjoint solved to a relative residual of 1e-10 or less."""
         case = self.double()
         solver = Anderson(tol=1e-12, max_steps=300, memory=10, ridge=1e-12, mixing=1.0)
-        found = Implicit(Gmres(tol=1e-10, max_steps=60))(case.T, case.start(), solver)
+        found = Implicit(Gmres(tol=1e-10, max_steps=60))(Problem(case.T, case.start(), solver))
         case.loss(found.state).backward()
         worst = max(float(found.forward.residual.max()), float(found.adjoint[0].residual.max()))
         if worst > 1e-10:
@@ -91,7 +91,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class CompiledProblem(Problem):
+class CompiledCase(Case):
     """The same with another implementation of the map's `forward`."""
 
     function: Callable[[Tensor, Tensor], Tensor]
@@ -101,7 +101,7 @@ class CompiledProblem(Problem):
         return self.function(state, self.d)
 
 
-def make_problem(size: Size, seed: int = 0) -> Problem:
+def make_case(size: Size, seed: int = 0) -> Case:
     """The same one for the same seed: network, pictures, noise and target."""
     generator = torch.Generator().manual_seed(seed)
     network = _untrained(size, generator)
@@ -111,7 +111,7 @@ def make_problem(size: Size, seed: int = 0) -> Problem:
     scale = JACOBIAN_NORM / jacobian_norm(network, images, generator)
     for parameter in network[-1].parameters():
         parameter.data.mul_(scale)
-    return Problem(DeGrad(physics, Residual(network), STEP_SIZE, weight=1.0), observe(physics, images, noise), target)
+    return Case(DeGrad(physics, Residual(network), STEP_SIZE, weight=1.0), observe(physics, images, noise), target)
 
 
 @torch.no_grad()
