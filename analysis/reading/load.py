@@ -30,10 +30,6 @@ from launch.planning.runs_folder import Runs
 PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "gradient_synchronization", "optimizer")
 """The phases of a training step that a record may name; a step without one spent no time in it."""
 
-NOT_FINITE_RESIDUAL = 1e30
-NOT_FINITE_LEGACY = -999.0
-"""What records write for an infinity, which JSON and databases don't take."""
-
 STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
 CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
 FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual", "adjoint_residual", "gradient",
@@ -254,16 +250,13 @@ def _evaluation_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
         if not isinstance(event, Evaluation):
             continue
         for place, picture in enumerate(event.indices):
-            residual, legacy = event.residual[place], event.legacy_psnr[place]
             yield {
                 "step": event.step,
                 "split": event.split,
                 "picture": picture,
-                "psnr": event.psnr[place],
-                "ssim": event.ssim[place],
-                "legacy_psnr": float("-inf") if legacy <= NOT_FINITE_LEGACY else legacy,
+                **{metric: scores[place] for metric, scores in event.scores.items()},
                 "nfe": event.nfe[place],
-                "residual": float("inf") if residual >= NOT_FINITE_RESIDUAL else residual,
+                "residual": event.residual[place],
                 "diverged": picture in event.diverged,
             }
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.reading import conditions as context
-from analysis.reading.load import NOT_FINITE_RESIDUAL, GridData
+from analysis.reading.load import GridData
 from analysis.rendering.tables import Column, Table
 
 GRADIENT_COLUMNS = (
@@ -143,7 +143,5 @@ def _mean(values: "pd.Series[Any]") -> float:
 
 
 def _worst(values: "pd.Series[Any]") -> float:
-    """The largest; infinite where a record says that a number was not finite."""
     known = values.dropna().astype(float)
-    largest = float(known.max()) if len(known) else math.nan
-    return math.inf if largest >= NOT_FINITE_RESIDUAL else largest
+    return float(known.max()) if len(known) else math.nan

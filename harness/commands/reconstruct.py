@@ -108,7 +108,7 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
 
     from harness.config.errors import ConfigError
     from harness.data.batches import from_pixels, to_pixels
-    from harness.measure.scores import score
+    from harness.measure.scores import CATALOG, build_metric
     from harness.physics.base import observe
 
     physics, parameter = model.map.physics, next(model.parameters())
@@ -122,8 +122,8 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
         raise ConfigError(f"IMAGE: {name}: {error}") from None
     scores: dict[str, float] = {}
     for kind, picture in {"blurred": d, "restored": output.image}.items() if blur else ():
-        psnr, ssim, legacy = score(picture[0], image[0], physics.value_range)
-        scores |= {f"psnr_{kind}": psnr, f"ssim_{kind}": ssim, f"legacy_psnr_{kind}": legacy}
+        for metric in CATALOG:
+            scores[f"{metric.key}_{kind}"] = build_metric(metric)(picture[0], image[0], physics.value_range)
     return Restored(
         restored=to_pixels(output.image[0], physics.value_range),
         blurred=to_pixels(d[0], physics.value_range) if blur else None,

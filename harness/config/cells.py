@@ -12,6 +12,7 @@ from harness.config.catalog.backprop import BackpropSpec, Jfb, Unrolled
 from harness.config.catalog.baselines import BaselineSpec
 from harness.config.catalog.data import DataSpec, Pictures
 from harness.config.catalog.maps import MapSpec
+from harness.config.catalog.metrics import MetricSpec
 from harness.config.catalog.networks import DnCNN, NetworkSpec
 from harness.config.catalog.optimization import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.config.catalog.physics import GaussianBlur, PhysicsSpec
@@ -32,6 +33,9 @@ class Operations(Frozen):
     """Checkpoints kept on disk besides the newest."""
     reconstructions: NonNegativeInt = 4
     """Test pictures whose reconstruction is stored."""
+    metrics: tuple[MetricSpec, ...] = ()
+    """Metrics of your own, by import path, scored beside those of the catalog: a function of a picture, its truth, both
+    of shape (3, height, width), and the range of pixel values, that returns a number."""
 
 
 class Site(Frozen):

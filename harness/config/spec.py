@@ -112,5 +112,6 @@ def imported_specs(part: Frozen, path: str = "") -> Iterator[tuple[str, Imported
     if isinstance(part, Imported):
         yield path, part
     for name, value in part:
-        if isinstance(value, Frozen):
-            yield from imported_specs(value, f"{path}.{name}" if path else name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Frozen):
+                yield from imported_specs(one, f"{path}.{name}" if path else name)

@@ -4,6 +4,6 @@ Imports config, records, implicit, physics, data and models.
 """
 
 from harness.measure.clock import Clock
-from harness.measure.scores import Scores, evaluate, score
+from harness.measure.scores import Scores, evaluate
 
-__all__ = ["Clock", "Scores", "evaluate", "score"]
+__all__ = ["Clock", "Scores", "evaluate"]

@@ -6,7 +6,6 @@ its own parameters and its own forward solve.
 """
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -136,13 +135,9 @@ class _FixedBatch:
         self.evaluations = self.products = 0
         gradient, _ = self.gradient(method, fixed_point)
         return GradientError(
-            cosine=_finite(cosine_similarity(gradient, exact, dim=0)),
-            relative_error=_finite((gradient - exact).norm() / exact.norm()),
-            norm_ratio=_finite(gradient.norm() / exact.norm()),
+            cosine=float(cosine_similarity(gradient, exact, dim=0)),
+            relative_error=float((gradient - exact).norm() / exact.norm()),
+            norm_ratio=float(gradient.norm() / exact.norm()),
             evaluations=self.evaluations,
             products=self.products,
         )
-
-
-def _finite(value: Tensor) -> float | None:
-    return float(value) if math.isfinite(value) else None

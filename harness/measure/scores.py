@@ -1,32 +1,51 @@
-"""Scores reconstructions picture by picture."""
+"""Scores reconstructions picture by picture, by every metric of the catalog and a user's own."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from harness.config.build import resolve
+from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.data.batches import Batch, Loader
 from harness.implicit.solvers import Status
 from harness.models.equilibrium import Output
 
+Value = TypeVar("Value")
 Reconstruct = Callable[[Batch], Output]
+Metric = Callable[[Tensor, Tensor, tuple[float, float]], float]
+"""(image, truth, value range) -> score, for one picture of shape (3, height, width)."""
+
+CATALOG: tuple[MetricSpec, ...] = catalog_metrics()
+"""The metrics that every cell is scored by."""
 
 
 @dataclass
 class Scores:
-    """One entry a picture in every list."""
+    """One entry per picture in every list."""
 
     indices: list[int] = field(default_factory=list)
-    psnr: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-    legacy_psnr: list[float] = field(default_factory=list)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    """Metric to its scores."""
     nfe: list[float] = field(default_factory=list)
     residual: list[float] = field(default_factory=list)
     diverged: list[int] = field(default_factory=list)
-    """Indices, not one entry a picture."""
+    """Indices, not one entry per picture."""
+
+
+def build_metric(spec: MetricSpec) -> Metric:
+    """The function of a metric, its parameters bound.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    return partial(resolve(spec.import_path), **spec.parameters())
 
 
 @torch.no_grad()
@@ -35,49 +54,67 @@ def evaluate(
     loader: Loader,
     indices: list[int],
     batch_size: int,
+    metrics: Sequence[MetricSpec] = CATALOG,
     show: Callable[[int, Tensor, Tensor], None] = lambda index, image, truth: None,
 ) -> Scores:
     """Reconstruct the held-out pictures of `indices`, score each against its truth, and `show` it."""
-    scores = Scores()
+    functions = {spec.key: build_metric(spec) for spec in metrics}
+    found = Scores(scores={key: [] for key in functions})
     for first in range(0, len(indices), batch_size):
         batch = loader.held_out_batch(indices[first : first + batch_size])
         output = reconstruct(batch)
-        scores.indices += batch.indices
+        found.indices += batch.indices
         for index, image, truth in zip(batch.indices, output.image, batch.images, strict=True):
             show(index, image, truth)
-            psnr, ssim, legacy = score(image, truth, loader.value_range)
-            scores.psnr.append(psnr)
-            scores.ssim.append(ssim)
-            scores.legacy_psnr.append(legacy)
-        scores.nfe += output.forward.nfe.tolist()
-        scores.residual += [finite(value) for value in output.forward.residual.tolist()]
+            for key, metric in functions.items():
+                found.scores[key].append(metric(image, truth, loader.value_range))
+        found.nfe += output.forward.nfe.tolist()
+        found.residual += output.forward.residual.tolist()
         statuses = output.forward.status.tolist()
-        scores.diverged += [i for i, s in zip(batch.indices, statuses, strict=True) if s == Status.DIVERGED]
-    return scores
+        found.diverged += [i for i, s in zip(batch.indices, statuses, strict=True) if s == Status.DIVERGED]
+    return found
 
 
-def score(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> tuple[float, float, float]:
-    """Standard PSNR, SSIM and legacy PSNR of one (3, height, width) picture.
+def merged(parts: Sequence[Scores]) -> Scores:
+    """The scores of several ranks as one, pictures in the order of their indices."""
+    indices = list(chain.from_iterable(part.indices for part in parts))
+    order = sorted(range(len(indices)), key=indices.__getitem__)
 
-    Standard: clamped to the pixel range, peak = its width. SSIM: on the picture mapped to [0, 1] whatever range the
-    model works on, for SSIM compares means and changes with a shift. Legacy: the figure of the code behind the paper
-    and Gilton et al., -10 log10 of the unclamped mean squared error on [-1, 1] with peak 1, 6.02 dB lower for the
-    same error.
+    def ordered(lists: Iterable[list[Value]]) -> list[Value]:
+        values = list(chain.from_iterable(lists))
+        return [values[k] for k in order]
+
+    return Scores(
+        indices=ordered(part.indices for part in parts),
+        scores={key: ordered(part.scores[key] for part in parts) for key in parts[0].scores},
+        nfe=ordered(part.nfe for part in parts),
+        residual=ordered(part.residual for part in parts),
+        diverged=sorted(chain.from_iterable(part.diverged for part in parts)),
+    )
+
+
+def psnr(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
+    """Standard PSNR in dB of one (3, height, width) picture: clamped to the pixel range, peak = its width."""
+    return decibel(float((_on_unit_range(image, value_range) - _on_unit_range(truth, value_range)).square().mean()))
+
+
+def legacy_psnr(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
+    """-10 log10 of the unclamped mean squared error on [-1, 1] with peak 1, in dB.
+
+    The figure of the code behind the paper and Gilton et al.; for the same error 6.02 dB below the standard one.
     """
     low, high = value_range
-    to_unit = 1 / (high - low)
-    legacy = decibel(float((image - truth).square().mean()) * (2 * to_unit) ** 2)
-    a = (truth.double() - low) * to_unit
-    b = ((image.double() - low) * to_unit).nan_to_num(0, 1, 0).clamp(0, 1)
-    return decibel(float((a - b).square().mean())), ssim(a, b), legacy
+    return decibel(float((image - truth).square().mean()) * (2 / (high - low)) ** 2)
 
 
-def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of two (3, height, width) pictures on [0, 1] (Wang et al. 2004), mean over channels.
+def ssim(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
+    """Structural similarity of one (3, height, width) picture with its truth (Wang et al. 2004), mean over channels.
 
-    11x11 Gaussian window of standard deviation 1.5, population covariance, borders left out: what scikit-image
-    computes with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`, on the pictures' own device.
+    11 x 11 Gaussian window of standard deviation 1.5, population covariance, borders left out: what scikit-image
+    computes with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`, on the picture's own device. On
+    pixels mapped to [0, 1], whatever range the model works on: SSIM compares means and changes with a shift.
     """
+    a, b = _on_unit_range(truth, value_range), _on_unit_range(image, value_range)
     offsets = torch.arange(-5, 6, dtype=a.dtype, device=a.device)
     taps = torch.exp(-offsets.square() / (2 * 1.5**2))
     taps = taps / taps.sum()
@@ -97,10 +134,11 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def decibel(mse: float) -> float:
-    """-10 log10(mse), at most 200; -999 for a mean squared error that is not finite."""
-    return -10 * math.log10(max(mse, 1e-20)) if math.isfinite(mse) else -999.0
+    """-10 log10(mse), at most 200; minus infinity for a mean squared error that is not finite."""
+    return -10 * math.log10(max(mse, 1e-20)) if math.isfinite(mse) else -math.inf
 
 
-def finite(value: float) -> float:
-    """JSON and databases take no infinity; the status says what happened."""
-    return value if math.isfinite(value) else 1e30
+def _on_unit_range(image: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Pixels in float64, mapped from the pixel range to [0, 1] and clamped to it."""
+    low, high = value_range
+    return ((image.double() - low) * (1 / (high - low))).nan_to_num(0, 1, 0).clamp(0, 1)

@@ -1,4 +1,6 @@
-"""What a cell writes down, one JSON line an event, and how the attempts at a cell become one record (torch-free).
+"""What a cell writes down, one JSON line per event, and how the attempts at a cell become one record (torch-free).
+
+Numbers that are not finite stand as they are, as the JSON constants Infinity, -Infinity and NaN.
 
 Each attempt appends to a file of its own and says which checkpoint it resumed from, so a killed or a zombie attempt
 can neither lose nor repeat a step: `merge` keeps, of earlier attempts, what they wrote up to that checkpoint.
@@ -6,6 +8,7 @@ A step is counted in completed training steps: the event of the first step has s
 """
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -36,7 +39,7 @@ class Step(Event):
     event: Literal["step"] = "step"
     step: int
     loss: float
-    """Mean squared error over the global batch."""
+    """The cell's loss, mse or rmse, over the global batch."""
     penalty: float = 0.0
     """What the Jacobian penalty adds to it; 0 without one."""
     learning_rate: float
@@ -69,14 +72,18 @@ class Evaluation(Event):
     """`full`: more test pictures, scored after the cell was finished."""
     indices: list[int]
     """The pictures, in the order of the lists below."""
-    psnr: list[float]
-    """Standard PSNR in dB: clamped to the pixel range, peak = its width."""
-    ssim: list[float]
-    legacy_psnr: list[float]
-    """-10 log10 of the unclamped mean squared error on [-1, 1] with peak 1: the figure of the papers' code."""
+    scores: dict[str, list[float]]
+    """Metric to its scores: psnr, ssim and legacy_psnr, and a user's own metrics."""
     nfe: list[float]
+    """Evaluations of T."""
     residual: list[float]
+    """Relative residual at the end of the solve; 0 for a method that solves nothing."""
     diverged: list[int] = []
+    """Indices of the pictures whose solve diverged."""
+
+    def mean(self, metric: str) -> float:
+        """The mean score of a metric over the pictures."""
+        return fmean(self.scores[metric])
 
 
 class Search(Event):
@@ -119,7 +126,7 @@ class Contraction(Event):
     event: Literal["contraction"] = "contraction"
     step: int
     indices: list[int]
-    """The pictures, in the order of the lists below; 1e30 stands for what is not finite."""
+    """The pictures, in the order of the lists below."""
     norm: list[float]
     """|J|, the largest singular value of the map's Jacobian."""
     spectral_radius: list[float]
@@ -137,14 +144,14 @@ class Contraction(Event):
 
 
 class GradientError(BaseModel):
-    """One method's gradient g against the exact one e; null where that is not finite."""
+    """One method's gradient g against the exact one e, all parameters as one vector."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    cosine: float | None
-    relative_error: float | None
+    cosine: float
+    relative_error: float
     """|g - e| / |e|."""
-    norm_ratio: float | None
+    norm_ratio: float
     """|g| / |e|."""
     evaluations: int
     """Forward passes through T, the batch counted as one."""

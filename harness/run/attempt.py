@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Literal
 
@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from harness.config.catalog.metrics import MetricSpec
 from harness.data.batches import Loader, to_pixels
-from harness.measure.scores import Reconstruct, Scores, evaluate
+from harness.measure.scores import Reconstruct, evaluate, merged
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import AnyEvent, End, Evaluation, Start
 from harness.run.distributed import RankPosition, gather_objects
@@ -32,6 +33,8 @@ class Attempt:
     position: RankPosition
     device: torch.device
     loader: Loader
+    metrics: Sequence[MetricSpec]
+    """What pictures are scored by."""
     stop: Callable[[], str]
     """Why to checkpoint and leave early; may stop being empty on any rank at any time."""
     status: CellStatus
@@ -76,19 +79,10 @@ class Attempt:
                 self._store_picture(f"{index:06d}-output", image)
                 self._store_picture(f"{index:06d}-truth", truth)
 
-        scores = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, store)
-        merged = _in_order(gather_objects(asdict(scores)))
-        self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **merged}))
+        scores = merged(gather_objects(evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, self.metrics, store)))
+        self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **asdict(scores)}))
 
     def _store_picture(self, name: str, picture: Tensor) -> None:
         self.folder.reconstructions.mkdir(exist_ok=True)
         pixels = to_pixels(picture, self.loader.value_range)
         Image.fromarray(pixels).save(self.folder.reconstructions / f"{name}.png")
-
-
-def _in_order(parts: list[dict[str, list[float]]]) -> dict[str, list[float]]:
-    """All ranks' scores as one, pictures in index order."""
-    everything = {name: [value for part in parts for value in part[name]] for name in Scores.__dataclass_fields__}
-    order = sorted(range(len(everything["indices"])), key=lambda k: everything["indices"][k])
-    diverged = sorted(everything.pop("diverged"))
-    return {**{name: [values[k] for k in order] for name, values in everything.items()}, "diverged": diverged}

@@ -35,7 +35,7 @@ def run_baseline(attempt: Attempt, cell: BaselineCell) -> State:
     def validation_psnr(values: Sequence[float]) -> float:
         pictures = list(attempt.loader.dataset.validation)[:SEARCH_PICTURES]
         scores = evaluate(partial(reconstruct, values=values), attempt.loader, pictures, EVALUATION_BATCH)
-        return statistics.fmean(scores.psnr)
+        return statistics.fmean(scores.scores["psnr"])
 
     attempt.start(0)
     attempt.report(message="tuning")

@@ -11,6 +11,7 @@ import torch
 from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site
 from harness.data.batches import Loader
 from harness.data.dataset import load
+from harness.measure.scores import CATALOG
 from harness.models.precision import DTYPES, set_precision
 from harness.records import environment
 from harness.records.cell_folder import CellFolder, CellStatus, State
@@ -66,7 +67,8 @@ def _run(
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.path.parent.parent / "data", stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
-        attempt = Attempt(folder, position, device, loader, stop, status, record, surroundings)
+        metrics = (*CATALOG, *cell.operations.metrics)
+        attempt = Attempt(folder, position, device, loader, metrics, stop, status, record, surroundings)
         attempt.report()
         state = run_baseline(attempt, cell) if isinstance(cell, BaselineCell) else run_training(attempt, cell)
         if state == "finished":

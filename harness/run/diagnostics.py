@@ -6,7 +6,7 @@ from typing import Any
 from harness.config.cells import TrainCell
 from harness.implicit.contraction import iterate, spectrum
 from harness.measure.gradient_fidelity import compare_gradients, methods
-from harness.measure.scores import finite, score
+from harness.measure.scores import psnr
 from harness.models.equilibrium import Equilibrium
 from harness.records.events import Contraction, Fidelity
 from harness.run.attempt import Attempt
@@ -55,13 +55,13 @@ def _contraction(attempt: Attempt, task: Task, index: int, counts: list[int]) ->
     images = {n: map.output(state, d).detach() for n, (state, _) in reached.items()}
     return {
         "indices": index,
-        "norm": finite(found.norm.item()),
-        "spectral_radius": finite(found.eigenvalue.abs().item()),
-        "dominant_eigenvalue": finite(found.eigenvalue.real.item()),
-        "dominant_imaginary": finite(found.eigenvalue.imag.item()),
-        "eigenvalue_residual": finite(found.residual.item()),
-        "psnr_at": {n: score(image[0], batch.images[0], attempt.loader.value_range)[0] for n, image in images.items()},
-        "residual_at": {n: finite(residual.item()) for n, (_, residual) in reached.items()},
+        "norm": found.norm.item(),
+        "spectral_radius": found.eigenvalue.abs().item(),
+        "dominant_eigenvalue": found.eigenvalue.real.item(),
+        "dominant_imaginary": found.eigenvalue.imag.item(),
+        "eigenvalue_residual": found.residual.item(),
+        "psnr_at": {n: psnr(image[0], batch.images[0], attempt.loader.value_range) for n, image in images.items()},
+        "residual_at": {n: residual.item() for n, (_, residual) in reached.items()},
     }
 
 
@@ -80,8 +80,8 @@ def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Ta
         "status": "no converged reference" if found.methods is None else "measured",
         "indices": indices,
         "left_out": [indices[place] for place in found.left_out],
-        "forward_residual": finite(found.forward_residual),
-        "adjoint_residual": None if found.adjoint_residual is None else finite(found.adjoint_residual),
+        "forward_residual": found.forward_residual,
+        "adjoint_residual": found.adjoint_residual,
         "methods": found.methods or {},
     }
     attempt.write(Fidelity.model_validate(event))

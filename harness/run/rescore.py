@@ -11,7 +11,7 @@ from harness.config.errors import ConfigError
 from harness.data.batches import Batch, Loader
 from harness.data.dataset import load
 from harness.implicit.contraction import iterate
-from harness.measure.scores import Reconstruct, evaluate, finite, score
+from harness.measure.scores import CATALOG, Reconstruct, evaluate, psnr
 from harness.models.equilibrium import Equilibrium, Output
 from harness.models.precision import DTYPES
 from harness.physics.base import observe
@@ -55,10 +55,10 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
             reconstruct = plain_reconstruct(folder, cell, CPU)
         except ValueError as error:  # its denoiser is not there
             raise ConfigError(f"CELL: {error}") from None
-        events.append(_evaluation(partial(reconstruct, values=chosen), loader, 0))
+        events.append(_evaluation(cell, partial(reconstruct, values=chosen), loader))
         return events
     _, model = trained_model(folder.path)
-    events.append(_evaluation(partial(_reconstruct, model), loader, cell.steps))
+    events.append(_evaluation(cell, partial(_reconstruct, model), loader))
     if is_iterated:
         events.append(_longer(cell, model, loader, longer))
     return events
@@ -77,8 +77,10 @@ def _reconstruct(model: Equilibrium, batch: Batch) -> Output:
     return output
 
 
-def _evaluation(reconstruct: Reconstruct, loader: Loader, step: int) -> Evaluation:
-    scores = evaluate(reconstruct, loader, list(loader.dataset.test), EVALUATION_BATCH)
+def _evaluation(cell: BaselineCell | TrainCell, reconstruct: Reconstruct, loader: Loader) -> Evaluation:
+    metrics = (*CATALOG, *cell.operations.metrics)
+    step = cell.steps if isinstance(cell, TrainCell) else 0
+    scores = evaluate(reconstruct, loader, list(loader.dataset.test), EVALUATION_BATCH, metrics)
     return Evaluation.model_validate({"time": time.time(), "step": step, "split": "full", **asdict(scores)})
 
 
@@ -86,13 +88,13 @@ def _longer(cell: TrainCell, model: Equilibrium, loader: Loader, pictures: int) 
     """Plain iteration, to the training depth and far past it."""
     map, counts = model.map, [cell.depth, FACTOR * cell.depth]
     indices = list(loader.dataset.test)[:pictures]
-    psnr: dict[int, list[float]] = {n: [] for n in counts}
-    residual: dict[int, list[float]] = {n: [] for n in counts}
+    psnr_at: dict[int, list[float]] = {n: [] for n in counts}
+    residual_at: dict[int, list[float]] = {n: [] for n in counts}
     for index in indices:
         batch = loader.held_out_batch([index])
         d = observe(map.physics, batch.images, batch.noise)
         for n, (state, left) in iterate(partial(map, d=d), map.initial(d).detach(), counts).items():
             image = map.output(state, d).detach()
-            psnr[n].append(score(image[0], batch.images[0], loader.value_range)[0])
-            residual[n].append(finite(left.item()))
-    return Longer(time=time.time(), step=cell.steps, indices=indices, psnr_at=psnr, residual_at=residual)
+            psnr_at[n].append(psnr(image[0], batch.images[0], loader.value_range))
+            residual_at[n].append(left.item())
+    return Longer(time=time.time(), step=cell.steps, indices=indices, psnr_at=psnr_at, residual_at=residual_at)

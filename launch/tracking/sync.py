@@ -6,6 +6,7 @@ replays rows with their recorded times, which MLflow stores once.
 """
 
 import json
+import math
 import os
 import select
 import sys
@@ -131,8 +132,8 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
             values = {f"train/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
             values |= {f"seconds/{phase}": value for phase, value in event.seconds.items()}
         elif isinstance(event, Evaluation):
-            names = ("psnr", "ssim", "legacy_psnr", "nfe", "residual")
-            values = {f"{event.split}/{name}": fmean(getattr(event, name)) for name in names}
+            lists = {**event.scores, "nfe": event.nfe, "residual": event.residual}
+            values = {f"{event.split}/{name}": fmean(numbers) for name, numbers in lists.items()}
         elif isinstance(event, Probe):
             values = {f"probe/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
         elif isinstance(event, Contraction):
@@ -141,7 +142,9 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
             values = _fidelity(event)
         else:
             continue
-        rows += [Metric(key, float(value), _milliseconds(event.time), event.step) for key, value in values.items()]
+        # MLflow has no infinity. What is not finite is left out: the record has it, and the cell says that it diverged.
+        finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
+        rows += [Metric(key, value, _milliseconds(event.time), event.step) for key, value in finite.items()]
     return rows
 
 
@@ -154,11 +157,10 @@ def _contraction(event: Contraction) -> dict[str, float]:
 
 
 def _fidelity(event: Fidelity) -> dict[str, float]:
-    """What is known of each method's gradient; whether there is a reference is a metric of its own."""
+    """Each method's gradient; whether there is a reference is a metric of its own."""
     values = {"fidelity/measured": float(event.status == "measured"), "fidelity/residual": event.forward_residual}
     for name, error in event.methods.items():
-        known = {key: value for key, value in error.model_dump().items() if value is not None}
-        values |= {f"fidelity/{name}/{key}": value for key, value in known.items()}
+        values |= {f"fidelity/{name}/{key}": value for key, value in error.model_dump().items()}
     return values
 
 

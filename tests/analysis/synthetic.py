@@ -1,5 +1,6 @@
 """Grids that look like finished ones, written through the real directories and records; nothing here imports torch."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,9 +155,11 @@ def evaluation(split: Any, number: int, psnr: float, fake: Fake) -> Evaluation:
         step=number,
         split=split,
         indices=pictures,
-        psnr=scores.tolist(),
-        ssim=(scores / 40).clip(0, 1).tolist(),
-        legacy_psnr=(scores - 6.02).tolist() if fake.legacy_psnr is None else [fake.legacy_psnr] * len(pictures),
+        scores={
+            "psnr": scores.tolist(),
+            "ssim": (scores / 40).clip(0, 1).tolist(),
+            "legacy_psnr": (scores - 6.02).tolist() if fake.legacy_psnr is None else [fake.legacy_psnr] * len(pictures),
+        },
         nfe=[20.0] * len(pictures),
         residual=[fake.residual] * len(pictures),
         diverged=fake.diverged if number else [],
@@ -199,7 +202,7 @@ def contraction(number: int, fake: Fake) -> Contraction:
         dominant_imaginary=[0.0, 0.01],
         eigenvalue_residual=[fake.eigenvalue_residual, 2e-2],
         psnr_at={25: fake.psnr, 50: fake.psnr, 250: fake.psnr + fake.drift} if number else {},
-        residual_at={25: 1e-2, 50: 1e-3, 250: 1e30 if fake.drift < -10 else 1e-4} if number else {},
+        residual_at={25: 1e-2, 50: 1e-3, 250: math.inf if fake.drift < -10 else 1e-4} if number else {},
     )
 
 
@@ -213,7 +216,7 @@ def fidelity(number: int, fake: Fake) -> Fidelity:
         name: GradientError(cosine=cosine, relative_error=error, norm_ratio=0.8, evaluations=2, products=products)
         for name, (cosine, error, products) in ERRORS.items()
     }
-    broken = GradientError(cosine=None, relative_error=None, norm_ratio=None, evaluations=25, products=25)
+    broken = GradientError(cosine=math.nan, relative_error=math.nan, norm_ratio=math.nan, evaluations=25, products=25)
     return Fidelity(
         time=1.0,
         step=number,

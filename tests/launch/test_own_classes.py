@@ -141,7 +141,9 @@ def test_own_classes_train_and_are_measured_like_ours(home: Path) -> None:
         assert [event.step for event in steps] == [1, 2, 3]
         assert max(event.nfe for event in steps) == 6, "the grid's max_steps reaches the user's solver"
         assert min(event.nfe for event in steps) == 2, "and the pool's"
-        scores = [event.psnr[0] for event in events if isinstance(event, Evaluation) and event.split == "test"]
+        scores = [
+            event.scores["psnr"][0] for event in events if isinstance(event, Evaluation) and event.split == "test"
+        ]
         assert scores[-1] != scores[0]
         assert {"contraction", "fidelity", "probe"} <= {event.event for event in events}
 

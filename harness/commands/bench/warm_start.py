@@ -109,7 +109,7 @@ def _steps(task: Task, loader: Loader, seed: int) -> Iterator[LocalStep]:
 
 
 def _psnr(task: Task, loader: Loader) -> float:
-    return statistics.fmean(evaluate(task.reconstruct, loader, list(loader.dataset.test), BATCH).psnr)
+    return statistics.fmean(evaluate(task.reconstruct, loader, list(loader.dataset.test), BATCH).scores["psnr"])
 
 
 def saved(rows: Sequence[WarmStart], row: WarmStart) -> Spread:

@@ -29,6 +29,7 @@ from harness.config.catalog.baselines import (
 )
 from harness.config.catalog.data import CelebA, DataSpec, Folder, Pictures
 from harness.config.catalog.maps import DeAdmm, DeGrad, DeHqs, DeProx, FeedForward, MapSpec
+from harness.config.catalog.metrics import LegacyPsnr, MetricSpec, Psnr, Ssim
 from harness.config.catalog.networks import DnCNN, NetworkSpec, UNet
 from harness.config.catalog.optimization import SGD, Adam, Cosine, Fixed, OptimizerSpec, ScheduleSpec, Step
 from harness.config.catalog.physics import Code2022, Code2024, GaussianBlur, Paper, PhysicsSpec
@@ -63,7 +64,9 @@ __all__ = [
     "GradientDescent",
     "Implicit",
     "Jfb",
+    "LegacyPsnr",
     "MapSpec",
+    "MetricSpec",
     "NetworkSpec",
     "Neumann",
     "OptimizerSpec",
@@ -74,10 +77,12 @@ __all__ = [
     "Pictures",
     "PnpAdmm",
     "PnpPgd",
+    "Psnr",
     "RichardsonLucy",
     "ScheduleSpec",
     "Shine",
     "SolverSpec",
+    "Ssim",
     "Step",
     "StochasticNeumann",
     "Tikhonov",

@@ -45,7 +45,7 @@ def test_step_before_a_resume_is_counted_once_and_attempts_are_told_apart(runs: 
 
 def test_infinities_come_back(runs: Runs) -> None:
     def worst(cell: Cell, fake: Fake) -> None:
-        fake.residual, fake.legacy_psnr = 1e30, -999.0
+        fake.residual, fake.legacy_psnr = math.inf, -math.inf
 
     found = load(make(runs, *SMALL, change=worst), "demo").evaluations
     assert (found["residual"] == math.inf).all()

@@ -16,11 +16,14 @@ SMALL = ("steps=4", "pretraining.steps=1", "baselines=tikhonov", "model=feed-for
          "backprop={name: unrolled, steps: 1}")  # fmt: skip
 
 
+SCORES = ("psnr", "ssim", "legacy_psnr")
+
+
 def scored(runs: Runs) -> Table:
     """The table where `python -m harness score` has scored every cell that it can."""
     same = [1.0] * len(PICTURES)
-    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, psnr=same, ssim=same, legacy_psnr=same,
-                      nfe=same, residual=[0.1] * len(PICTURES), diverged=[])  # fmt: skip
+    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, 
+                      scores=dict.fromkeys(SCORES, same), nfe=same, residual=[0.1] * len(PICTURES), diverged=[])  # fmt: skip
     for folder in make(runs, *SMALL).cells_of("demo"):
         if folder.cell().kind != "pretrain":
             folder.write_scores([full])
@@ -42,8 +45,16 @@ def test_only_what_is_iterated_has_a_residual(runs: Runs) -> None:
 
 def test_longer_iteration_is_paired_with_the_solve_of_the_same_pictures(runs: Runs) -> None:
     psnr = [30.0 + number for number in range(len(PICTURES))]
-    rest = {name: [1.0] * len(PICTURES) for name in ("ssim", "legacy_psnr", "nfe", "residual")}
-    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, psnr=psnr, diverged=[], **rest)
+    same = [1.0] * len(PICTURES)
+    full = Evaluation(
+        time=3.0,
+        step=4,
+        split="full",
+        indices=PICTURES,
+        scores={**dict.fromkeys(SCORES, same), "psnr": psnr},
+        nfe=same,
+        residual=same,
+    )
     far = {5: [20.0, 20.0], 50: [psnr[0] + 0.3, psnr[1] + 0.1]}
     longer = Longer(time=3.0, step=4, indices=PICTURES[:2], psnr_at=far, residual_at=far)
     for folder in make(runs, *SMALL).cells_of("demo"):

@@ -56,7 +56,7 @@ def test_the_best_cell_of_each_method_is_scored_on_more_pictures_and_iterated_lo
         test = [event for event in before[path] if isinstance(event, Evaluation) and event.split == "test"][-1]
         assert len(full.indices) == 6
         assert full.indices[:4] == test.indices
-        assert full.psnr[:4] == pytest.approx(test.psnr, abs=1e-3)
+        assert full.scores["psnr"][:4] == pytest.approx(test.scores["psnr"], abs=1e-3)
     data = load(finished, "small")
     frame = final_frame(data).set_index("label")
     assert list(frame["pictures"]) == [6, 6, 6]

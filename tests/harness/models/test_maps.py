@@ -8,7 +8,7 @@ from harness.config.build import build
 from harness.config.catalog.networks import DnCNN as DnCNNSpec
 from harness.config.catalog.networks import NetworkSpec
 from harness.models.maps import DeAdmm, DeGrad, DeHqs, DeProx, Map, Positive
-from tests.problems import MAPS, TIGHT, problem, relative_error
+from tests.problems import MAPS, TIGHT, Case, problem, relative_error
 
 NETWORK = problem("de-grad").map.network
 PHYSICS = problem("de-grad").map.physics

@@ -1,7 +1,5 @@
 """The rows beside the equilibrium models: deep unrolling of the same maps, and networks trained directly."""
 
-from statistics import fmean
-
 import pytest
 import torch
 from torch import Tensor
@@ -97,7 +95,7 @@ def test_a_feed_forward_cell_needs_no_denoiser_and_is_recorded_like_the_others(r
     folder.plan(made)
     assert run_cell(folder.path, RankPosition.from_environment()) == "finished"
     events = folder.events()
-    scores = [fmean(e.psnr) for e in events if isinstance(e, Evaluation) and e.split == "validation"]
+    scores = [e.mean("psnr") for e in events if isinstance(e, Evaluation) and e.split == "validation"]
     assert scores[-1] > scores[0] + 0.3
     assert [event.event for event in events].count("step") == 60
     assert "probe" in {event.event for event in events}

@@ -1,5 +1,6 @@
 """Attempts merge to a history in which every step stands once."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -67,9 +68,9 @@ def test_measurements_are_read_as_they_were_written() -> None:
     contraction = Contraction(
         time=0, step=4, indices=[7], norm=[1.2], spectral_radius=[1.17], dominant_eigenvalue=[-1.17],
         dominant_imaginary=[0.0], eigenvalue_residual=[1e-3], psnr_at={8: 33.9, 80: 9.8},
-        residual_at={8: 1e-3, 80: 1e30},
+        residual_at={8: 1e-3, 80: math.inf},
     )  # fmt: skip
-    error = GradientError(cosine=0.8, relative_error=None, norm_ratio=0.5, evaluations=2, products=1)
+    error = GradientError(cosine=0.8, relative_error=math.inf, norm_ratio=0.5, evaluations=2, products=1)
     fidelity = Fidelity(
         time=0, step=4, status="measured", indices=[7, 8], left_out=[8], forward_residual=1e-11, adjoint_residual=None,
         methods={"as trained": error},
