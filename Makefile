@@ -2,16 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Where it is set, as in many containers, every process compiles torch anew, for seconds.
+# Many containers set this; with it, every process would spend seconds compiling torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo slurm-demo test test-faults check bench peers install clean
+.PHONY: demo slurm-demo test test-faults check docs bench peers install clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev,docs]' --constraint constraints.txt
 	$(BIN)/python -c "import analysis.report, harness.run.cell, launch.tracking.sync"
 	touch $@
 
@@ -22,14 +22,14 @@ demo: install
 	@echo
 	@echo "MLflow: $(BIN)/python -m launch ui"
 
-# The same on a real Slurm cluster of four nodes, which this starts here and stops again. Needs Slurm's packages.
+# The same on a real Slurm cluster of four nodes that is started on this machine. Needs Slurm's packages.
 slurm-demo: install
 	$(BIN)/python -m tests.slurm.demo
 
 test: install check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# 24 cells on a real Slurm cluster that loses a node, preempts, kills and restarts: seven minutes, not part of `test`.
+# 24 cells on a real Slurm cluster with lost nodes, preemption and killed jobs: seven minutes, not part of `test`.
 test-faults: install
 	$(BIN)/python -m pytest -m faults
 
@@ -37,8 +37,13 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-# What one gradient costs, beside plain loops and, after `make peers`, torchdeq. The environment is the launcher's.
+# The documentation as a website in build/site; a broken link is an error.
+docs: install
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+# The cost of one gradient beside plain loops and, after `make peers`, torchdeq. The environment is the launcher's.
 bench: install
 	OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
 		$(BIN)/python -m harness bench

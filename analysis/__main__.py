@@ -5,44 +5,45 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import run_app, screen
+from harness.commands.console import command_line, run_app, screen
+from launch.completion import launched_grids
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Turn what cells recorded into tables, figures and a report.",
-)
+app = command_line("Turn what cells recorded into tables, figures and a report.")
 
-
-@app.callback()
-def commands() -> None:
-    """Turn what cells recorded into tables, figures and a report."""
+GridArgument = Annotated[
+    str,
+    typer.Argument(metavar="GRID", help="Name of a launched grid.", show_default=False, autocompletion=launched_grids),
+]
+RunsOption = Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="The runs directory.")]
+RUNS = Path("runs")
 
 
 @app.command()
 def report(
-    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a launched grid.", show_default=False)],
-    runs: Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")] = Path("runs"),
+    name: GridArgument,
+    runs: RunsOption = RUNS,
     output: Annotated[Path | None, typer.Option(help="Where to write.", show_default="RUNS/grids/GRID/report")] = None,
+    section: Annotated[
+        list[str] | None, typer.Option(help="A section of your own, as package.module:function; repeatable.")
+    ] = None,
 ) -> None:
     """Write the tables, the figures and report.html of a grid, finished or not.
 
     \b
     python -m analysis report demo
     python -m analysis report demo --output paper/demo
+    python -m analysis report demo --section mypackage.mymodule:section
     """
     from analysis.report import report as make
     from launch.planning.runs_folder import Runs
 
-    make(Runs(runs), name, output, screen())
+    make(Runs(runs), name, output, section or [], screen())
 
 
 @app.command()
 def best(
-    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a launched grid.", show_default=False)],
-    runs: Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")] = Path("runs"),
+    name: GridArgument,
+    runs: RunsOption = RUNS,
 ) -> None:
     """Print the directory of each method's best cell on validation pictures, to be scored on all test pictures.
 

@@ -2,9 +2,9 @@
 
 import base64
 import json
-import os
 import re
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,25 +15,18 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.reading import conditions as context
+from analysis.reading import conditions
 from analysis.reading.load import GridData, load
 from analysis.rendering import tables
-from analysis.rendering.figures import Figure, grid_figures
 from analysis.rendering.latex import to_latex
-from analysis.rendering.pictures import comparisons
+from analysis.rendering.section import Section, SectionMaker
 from analysis.rendering.tables import Table
-from analysis.sections.accuracy import accuracy_frame, accuracy_table
-from analysis.sections.all_pictures import final_frame, final_table
+from analysis.sections import SECTIONS
 from analysis.sections.cells import cell_frame
-from analysis.sections.cost import cost_frame, cost_table
-from analysis.sections.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
 from analysis.sections.findings import Finding, findings
-from analysis.sections.paper import paper_figures
-from analysis.sections.price import price_frame, price_table
-from analysis.sections.scaling import scaling_frame, scaling_table
-from analysis.sections.schedules import schedule_frame, schedule_table
+from harness.config.build import resolve
 from harness.config.errors import ConfigError
-from harness.records.cell_folder import write_atomically
+from harness.records.files import replacing, write_atomically
 from launch.planning.runs_folder import Runs
 
 
@@ -43,61 +36,56 @@ class Report:
 
     data: GridData
     findings: list[Finding]
-    accuracy: Table
-    schedules: Table
-    final: Table
-    cost: Table
-    contraction: Table
-    fidelity: Table
-    scaling: Table
-    price: Table
-    figures: list[Figure]
-    pictures: list[Figure]
+    sections: list[Section]
 
     @property
     def tables(self) -> list[Table]:
-        """Those that every report has, and those for which something was measured."""
-        others = (self.schedules, self.final, self.contraction, self.fidelity, self.scaling, self.price)
-        return [self.accuracy, self.cost, *(table for table in others if len(table.frame))]
+        """Those that have rows, or that a report has in any case."""
+        return [section.table for section in self.sections if section.table is not None]
 
 
-def report(runs: Runs, grid: str, output: Path | None, console: Console) -> Path:
+def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], console: Console) -> Path:
     """Read, compute, write and print the report of a grid; the path of its HTML file.
 
+    `own` names sections of the user's by import path; they come last.
+
     Raises:
-        ConfigError: no such grid was launched, or there can be no folder at `output`.
+        ConfigError: no such grid was launched, a section cannot be imported, or there can be no folder at `output`.
     """
+    makers = (*SECTIONS, *map(own_section, own))
     data = load(runs, grid)
     folder = output or runs.grid_folder(grid) / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output: cannot write to {folder} ({error.strerror})") from None
-    made = build(data)
+    made = build(data, makers)
     path = write(made, folder)
     show(made, console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
     return path
 
 
-def build(data: GridData) -> Report:
+def own_section(import_path: str) -> SectionMaker:
+    """A user's section by import path.
+
+    Raises:
+        ConfigError: there is no function of that name.
+    """
+    try:
+        found = resolve(import_path)
+    except ValueError as error:
+        raise ConfigError(f"--section: {error}") from None
+    if not callable(found):
+        raise ConfigError(f"--section: {import_path} is not a function of a grid's data")
+    maker: SectionMaker = found
+    return maker
+
+
+def build(data: GridData, makers: Iterable[SectionMaker] = SECTIONS) -> Report:
     """Compute everything."""
-    accuracy, cost = accuracy_frame(data), cost_frame(data)
-    contraction, gradients, scaling = contraction_frame(data), gradient_frame(data), scaling_frame(data)
-    return Report(
-        data,
-        findings(data, accuracy, cost, contraction, gradients),
-        accuracy_table(data, accuracy),
-        schedule_table(data, schedule_frame(data, accuracy)),
-        final_table(data, final_frame(data)),
-        cost_table(data, cost),
-        contraction_table(data, contraction),
-        gradient_table(data, gradients),
-        scaling_table(data, scaling),
-        price_table(data, price_frame(data)),
-        grid_figures(data, accuracy, cost, gradients, scaling),
-        [*paper_figures(data), *comparisons(data)],
-    )
+    made = [make(data) for make in makers]
+    return Report(data, findings(data), [section for section in made if section.is_shown])
 
 
 def show(made: Report, console: Console) -> None:
@@ -116,9 +104,10 @@ def write(made: Report, folder: Path) -> Path:
         write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
         write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
         write_atomically(folder / f"{table.name}.tex", to_latex(table))
-    for figure in (*made.figures, *made.pictures):
-        _write_bytes(folder / f"{figure.name}.png", figure.png)
-        _write_bytes(folder / f"{figure.name}.pdf", figure.pdf)
+    for figure in (figure for section in made.sections for figure in section.figures):
+        for kind, content in (("png", figure.png), ("pdf", figure.pdf)):
+            with replacing(folder / f"{figure.name}.{kind}") as partial:
+                partial.write_bytes(content)
     write_atomically(folder / "cells.csv", cell_frame(made.data).to_csv(index=False))
     # JSON is YAML, so a launch can read the declared grid again.
     write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
@@ -139,17 +128,11 @@ def to_html(made: Report) -> str:
         report=made,
         written=time.strftime("%Y-%m-%d %H:%M"),
         celeba=bool((data.cells["data"] == "celeba").any()),
-        command=context.command(data.declared),
+        command=conditions.command(data.declared),
         cells=data.cells.to_dict("records"),
         missing=data.missing.to_dict("records"),
         environment=_environment(data.environments, len(data.finished)),
     )
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _environment(environments: pd.DataFrame, cells: int) -> list[dict[str, Any]]:

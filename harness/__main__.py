@@ -1,19 +1,11 @@
 """The `harness` command line. Each command imports heavy modules when it runs: --help must be instant."""
 
-import typer
-
 from harness.commands.bench.command import bench
-from harness.commands.console import run_app
+from harness.commands.console import command_line, run_app
 from harness.commands.reconstruct import reconstruct
 from harness.commands.score import score
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Restore pictures with a trained cell, score cells again, and measure what one gradient costs.",
-)
+app = command_line("Restore pictures with a trained cell, score cells again, and measure what one gradient costs.")
 for command in (reconstruct, score, bench):
     app.command()(command)
 

@@ -9,20 +9,26 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import run_app, screen
+from harness.commands.console import command_line, report_checks, run_app, screen
+from launch import completion
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    help="Plan, run and watch grids of cells.",
-)
+app = command_line("Plan, run and watch grids of cells.")
 
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="Where results lie.")]
-GridArgument = Annotated[str, typer.Argument(help="Name of a launched grid.", show_default=False)]
+RunsOption = Annotated[Path, typer.Option("--runs", envvar="JFBENCH_RUNS", help="The runs directory.")]
+GridArgument = Annotated[
+    str,
+    typer.Argument(help="Name of a launched grid.", show_default=False, autocompletion=completion.launched_grids),
+]
 CellsArgument = Annotated[
-    str, typer.Argument(metavar="GRID[/CELL]", help="A launched grid, or its cells of that beginning.")
+    str,
+    typer.Argument(
+        metavar="GRID[/CELL]",
+        help="A launched grid, or its cells whose id begins with CELL.",
+        autocompletion=completion.grids_and_cells,
+    ),
+]
+ClusterOption = Annotated[
+    str, typer.Option(help="A profile of slurm_templates/ or a YAML file.", autocompletion=completion.clusters)
 ]
 WhereOption = Annotated[
     list[str] | None, typer.Option("--where", help="Only cells with field=value or field=value,value; repeatable.")
@@ -35,9 +41,12 @@ RUNS = Path("runs")
 
 @app.command()
 def grid(
-    source: Annotated[str, typer.Argument(metavar="GRID", help="A shipped grid's name or a YAML file.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="GRID", help="A shipped grid's name or a YAML file.", autocompletion=completion.grids),
+    ],
     overrides: Overrides = None,
-    cluster: Annotated[str, typer.Option(help="A profile of slurm_templates/ or a YAML file.")] = "local",
+    cluster: ClusterOption = "local",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, price and scripts; write nothing.")
     ] = False,
@@ -81,7 +90,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     root: RunsOption = RUNS,
 ) -> None:
-    """Show how far each cell of a grid is, and what the unfinished ones wait for.
+    """Show the progress of each cell of a grid, and what the unfinished ones are waiting for.
 
     \b
     python -m launch status demo --watch
@@ -112,14 +121,15 @@ def status(
 
 @app.command()
 def logs(
-    cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.")],
+    cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.", autocompletion=completion.cells)],
     root: RunsOption = RUNS,
 ) -> None:
     """Print what every rank of a cell wrote in every attempt, oldest job first, and how each attempt ended."""
     from launch.planning.runs_folder import Runs
+    from launch.planning.selection import find_cell
     from launch.tracking.logs import print_logs
 
-    print_logs(Runs(root), Runs(root).find_cell(cell))
+    print_logs(Runs(root), find_cell(Runs(root), cell))
 
 
 @app.command()
@@ -128,7 +138,7 @@ def cancel(
     where: WhereOption = None,
     root: RunsOption = RUNS,
 ) -> None:
-    """Cancel the jobs of a grid, or of some of its cells; `launch grid` goes on from their checkpoints.
+    """Cancel the jobs of a grid, or of some of its cells; `launch grid` resumes them from their checkpoints.
 
     \b
     python -m launch cancel demo
@@ -146,12 +156,12 @@ def cancel(
 def retry(
     name: CellsArgument,
     where: WhereOption = None,
-    timeout_min: Annotated[float | None, typer.Option(help="Another time limit, in minutes.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Other memory of a rank, such as 32G.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="A node to stay away from; repeatable.")] = None,
+    timeout_min: Annotated[float | None, typer.Option(help="A new time limit, in minutes.")] = None,
+    memory: Annotated[str | None, typer.Option(help="New memory per rank, such as 32G.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="A node to avoid; repeatable.")] = None,
     root: RunsOption = RUNS,
 ) -> None:
-    """Send the cells again that failed or lost their job, as they were sent before.
+    """Resubmit the cells that failed or lost their job, with the settings they were submitted with.
 
     \b
     python -m launch retry demo
@@ -172,7 +182,7 @@ def sync(
     follow: Annotated[bool, typer.Option("--follow", help="Repeat until standard input closes.")] = False,
     root: RunsOption = RUNS,
 ) -> None:
-    """Bring MLflow up to date with a grid's records; may run at any time, and twice changes nothing."""
+    """Bring MLflow up to date with a grid's records; safe to run at any time, and idempotent."""
     from launch.planning.runs_folder import Runs
     from launch.tracking.sync import sync_once, sync_until_closed
 
@@ -186,7 +196,12 @@ def sync(
 
 @app.command()
 def run(
-    cell: Annotated[str, typer.Argument(help="A planned cell's id or its beginning, or GRID/CELL of any grid.")],
+    cell: Annotated[
+        str,
+        typer.Argument(
+            help="A planned cell's id or its beginning, or GRID/CELL of any grid.", autocompletion=completion.cells
+        ),
+    ],
     overrides: Overrides = None,
     root: RunsOption = RUNS,
 ) -> None:
@@ -204,11 +219,16 @@ def run(
 
 @app.command()
 def doctor(
-    cluster: Annotated[str | None, typer.Option(help="A profile to hold against this cluster; queues nothing.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="A profile to check against this cluster; queues nothing.", autocompletion=completion.clusters
+        ),
+    ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; without one, the CPU.")] = False,
     root: RunsOption = RUNS,
 ) -> None:
-    """Check a cluster before a launch, or a device before a measurement; exit code 1 where something is wrong.
+    """Check a cluster before a launch, or a device before a measurement; exit code 1 if something is wrong.
 
     \b
     python -m launch doctor --cluster my-site.yaml
@@ -227,21 +247,17 @@ def doctor(
         profile = read_profile(cluster)
         if not isinstance(profile, Slurm):
             raise ConfigError(f"--cluster: {cluster} has executor {profile.executor}; there is no cluster to check")
-        for passed, said in check_cluster(profile, Runs(root)):
-            print(f"{'ok ' if passed else 'BAD'} {said}", flush=True)
-            sound = sound and passed
+        sound = report_checks(check_cluster(profile, Runs(root)))
     if gpu:
         from harness.measure.device_check import check_device
 
-        for check in check_device():
-            print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
-            sound = sound and check.passed
+        sound = report_checks(check_device()) and sound
     raise typer.Exit(0 if sound else 1)
 
 
 @app.command()
 def fields() -> None:
-    """Document every field of a grid file and every choice there is."""
+    """Document every field of a grid file and every available choice."""
     from launch.planning.fields import describe_fields
 
     screen().print(describe_fields())

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.reading.load import GridData
 from analysis.reading.methods import short
+from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from launch.planning.grid import Grid, override, parse_assignment, read_grid, shipped_names
 
@@ -86,14 +87,7 @@ def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
 def _leaves(grid: dict[str, Any]) -> dict[str, Any]:
     """A grid as the command line names its parts: base fields dotted, axes and baselines by name."""
     leaves = {"name": grid["name"], "baselines": grid["baselines"], **grid["grid"]}
-    return {**_dotted(grid["base"]), **leaves}
-
-
-def _dotted(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in fields.items():
-        leaves |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
+    return {**dict(flatten(grid["base"])), **leaves}
 
 
 def _words(values: list[Any]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.reading import methods
 from analysis.reading.methods import Config, Name
+from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.config.cells import BaselineCell, Cell, TrainCell
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import (
@@ -34,10 +35,10 @@ STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated",
 CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
 FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual", "adjoint_residual", "gradient",
                     *GradientError.model_fields)  # fmt: skip
-EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "ssim", "legacy_psnr", "nfe", "residual")
+EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "nfe", "residual")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GridData:
     """Everything that the cells of one grid have recorded."""
 
@@ -59,6 +60,8 @@ class GridData:
     """One row a candidate."""
     environments: pd.DataFrame
     """One row an attempt and property of its environment."""
+    metrics: tuple[MetricSpec, ...]
+    """What pictures were scored by: the catalog's metrics, then users' own."""
     configs: dict[str, Config]
     """Of each cell, the fields that change its result."""
     folders: dict[str, CellFolder]
@@ -71,6 +74,11 @@ class GridData:
     def finished(self) -> pd.DataFrame:
         """The cells that are finished."""
         return self.cells[self.cells["state"] == "finished"]
+
+    @property
+    def trained(self) -> pd.DataFrame:
+        """The finished cells that trained a model."""
+        return self.finished[self.finished["kind"] == "train"]
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
@@ -120,11 +128,17 @@ def load(runs: Runs, grid: str) -> GridData:
         longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
         searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
         environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
+        metrics=_metrics(known.values()),
         configs=configs,
         folders=folders,
         declared=json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"],
         estimates=runs.estimates(grid),
     )
+
+
+def _metrics(cells: Iterable[Cell]) -> tuple[MetricSpec, ...]:
+    own = {metric.key: metric for cell in cells for metric in cell.operations.metrics}
+    return (*catalog_metrics(), *own.values())
 
 
 def _read(folder: CellFolder) -> _Read:
@@ -187,6 +201,7 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
         "schedule": methods.short(trained.schedule.name) if trained else None,
         "baseline": methods.short(cell.baseline.name) if isinstance(cell, BaselineCell) else None,
         "data": cell.data.name if cell else None,
+        "iterates": trained.iterates if trained else False,
         "seed": cell.seed if cell else None,
         "world_size": cell.world_size if cell else None,
         "steps": trained.steps if trained else None,
@@ -198,10 +213,7 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
 
 def _tolerance(cell: TrainCell) -> float | None:
     """Of the solves behind its reconstructions; None where they run a fixed number of steps."""
-    if not getattr(cell.backprop, "finds_fixed_point", True):
-        return None
-    tol: float | None = cell.solver.parameters().get("tol")
-    return tol
+    return cell.solver.tol if cell.backprop.finds_fixed_point else None
 
 
 def _attempts(events: Iterable[AnyEvent]) -> dict[str, Any]:
@@ -297,14 +309,3 @@ def _environment_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     for attempt, event in enumerate(event for event in events if isinstance(event, Start)):
         for key, value in event.environment.items():
             yield {"attempt": attempt, "key": key, "value": str(value)}
-
-
-def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
-    """The rows of the same model and settings trained by jfb; where none has them all, those of the one method that
-    differs in the optimiser alone, for each backprop method may have been given the learning rate that suits it."""
-    jfb = frame[frame["backprop"] == "jfb"]
-    same = jfb[jfb["family"] == method["family"]]
-    if same.empty:
-        tuned = jfb[jfb["tuned_family"] == method["tuned_family"]]
-        same = tuned if tuned["method"].nunique() == 1 else same
-    return same

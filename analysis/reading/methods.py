@@ -7,11 +7,12 @@ that model, so that two rows of a table never carry the same name and what all r
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.cells import BaselineCell, Cell, TrainCell
+from harness.config.dotted import flatten
 
 Config = dict[str, Any]
 """Dotted field to value, of the fields that change a result."""
@@ -42,7 +43,7 @@ class Name:
 def flat_config(cell: Cell) -> Config:
     """The fields that change the cell's result, dotted."""
     hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
-    fields = _flat(cell.to_json())
+    fields = flatten(cell.to_json())
     return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
 
 
@@ -141,11 +142,3 @@ def _differing(configs: Collection[Config]) -> list[str]:
 def _has_part(config: Config, field: str) -> bool:
     """Whether `field`, null elsewhere, is a mapping in this config."""
     return any(other.startswith(f"{field}.") for other in config)
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from analysis.reading.load import GridData
-from analysis.rendering.figures import Figure, render, style
+from analysis.rendering.figures import Figure, render
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,11 +42,10 @@ def comparisons(data: GridData) -> list[Figure]:
     """One figure for each set of comparable cells and each dozen of methods."""
     figures: list[Figure] = []
     scored = data.finished[data.finished["kind"] != "pretrain"]
-    with style():
-        for _, cells in scored.groupby("protocol", sort=False):
-            for columns in _pages(data, cells):
-                figure = _draw(columns, len(figures) + 1)
-                figures += [figure] if figure else []
+    for _, cells in scored.groupby("protocol", sort=False):
+        for columns in _pages(data, cells):
+            figure = _draw(columns, len(figures) + 1)
+            figures += [figure] if figure else []
     return figures
 
 

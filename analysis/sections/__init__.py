@@ -1,4 +1,33 @@
 """The parts of a report: each owns its frame, its table, its figures and its words.
 
-Imports reading and rendering.
+Imports reading and rendering. A new part is one new module here and one line below.
 """
+
+from analysis.rendering.section import SectionMaker
+from analysis.sections import (
+    accuracy,
+    all_pictures,
+    cost,
+    curves,
+    fidelity,
+    paper,
+    price,
+    scaling,
+    schedules,
+    searches,
+)
+
+SECTIONS: tuple[SectionMaker, ...] = (
+    accuracy.section,
+    schedules.section,
+    all_pictures.section,
+    paper.section,
+    cost.section,
+    fidelity.contraction_section,
+    fidelity.gradient_section,
+    scaling.section,
+    price.section,
+    curves.section,
+    searches.section,
+)
+"""In the order of the report."""

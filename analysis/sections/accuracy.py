@@ -1,21 +1,21 @@
 """How good each method's reconstructions are: one row a method, seeds averaged, differences paired by picture."""
 
 import math
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from analysis import statistics as stats
 from analysis.reading import conditions as context
-from analysis.reading.load import GridData, trained_by_jfb
+from analysis.reading.load import GridData
+from analysis.rendering.section import Section
 from analysis.rendering.tables import Column, Table
+from analysis.sections.comparisons import compare, final_scores, paired, reference, trained_by_jfb
+from analysis.sections.metrics import metric_columns
 from analysis.statistics import Estimate
 
-COLUMNS = (
-    Column("label", "Method", rank=1),
-    Column("psnr", "PSNR, dB", ".2f", ("psnr_seed_std",), best="max", rank=1),
-    Column("legacy_psnr", "Legacy PSNR, dB", ".2f", ("legacy_psnr_seed_std",), best="max"),
-    Column("ssim", "SSIM", ".3f", ("ssim_seed_std",), best="max", rank=2),
+OTHER_COLUMNS = (
     Column("start_psnr", "PSNR at step 0, dB", ".2f"),
     Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
     Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),
@@ -35,6 +35,7 @@ REFERENCES = {"over_tikhonov": "tikhonov", "over_tv": "total-variation"}
 """Baselines that every method is compared with."""
 
 
+@cache
 def accuracy_frame(data: GridData) -> pd.DataFrame:
     """One row a method that has a finished cell: baselines, then trained methods, each in the grid's order."""
     methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
@@ -42,9 +43,9 @@ def accuracy_frame(data: GridData) -> pd.DataFrame:
     return pd.DataFrame([_row(data, cells) for cells in ordered])
 
 
-def accuracy_table(data: GridData, frame: pd.DataFrame) -> Table:
+def accuracy_table(data: GridData) -> Table:
     """The accuracy table of a grid."""
-    cells = data.finished[data.finished["kind"] != "pretrain"]
+    frame, cells = accuracy_frame(data), data.finished[data.finished["kind"] != "pretrain"]
     notes = [
         "PSNR and SSIM are means over test pictures on pixels clamped to their range; legacy PSNR is explained in the "
         "report. nfe is the number of function evaluations of T per picture.",
@@ -53,32 +54,21 @@ def accuracy_table(data: GridData, frame: pd.DataFrame) -> Table:
     if len(frame) and frame["seed_count"].max() > 1:
         notes.append("a ± b after a score: mean over seeds and standard deviation over seeds.")
     caption, command = context.caption(data, cells), context.command(data.declared)
-    return Table("accuracy", "Accuracy", frame, COLUMNS, caption, command, notes)
+    columns = (Column("label", "Method", rank=1), *metric_columns(data, "_seed_std"), *OTHER_COLUMNS)
+    return Table("accuracy", "Accuracy", frame, columns, caption, command, notes)
 
 
-def final_scores(data: GridData, cells: pd.DataFrame, split: str = "test") -> list[pd.DataFrame]:
-    """The newest scores of each of some cells on a split."""
-    found = (data.scores.get((cell_id, split)) for cell_id in cells["cell_id"])
-    return [evaluations[-1] for evaluations in found if evaluations]
+def section(data: GridData) -> Section:
+    """Accuracy, and the two conventions of PSNR."""
+    return Section("Accuracy", accuracy_table(data), CONVENTIONS, without_rows="No method is finished.")
 
 
-def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
-    """The finished cell of a baseline under a protocol; of several, the one that is best on validation pictures."""
-    cells = data.finished
-    found = cells[(cells["protocol"] == protocol) & (cells["baseline"] == baseline)]
-    if len(found) < 2:
-        return found
-    means = [frame["psnr"].mean() for frame in final_scores(data, found, "validation")]
-    return found.iloc[[means.index(max(means))]]
-
-
-def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
-    """PSNR of some cells of one method over that of another's, paired by picture."""
-    return _paired(final_scores(data, ours), final_scores(data, theirs))
-
-
-def _paired(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> Estimate:
-    return stats.paired_difference(stats.by_picture(ours, "psnr"), stats.by_picture(theirs, "psnr"))
+CONVENTIONS = (
+    "Two conventions of PSNR. Standard PSNR clamps a reconstruction to the pixel range and takes the width of that "
+    "range as its peak. Legacy PSNR is the figure of the code behind the paper and behind Gilton et al.: -10 log10 of "
+    "the mean squared error on [-1, 1], not clamped, with a peak of 1 although the range is 2 wide. For the same error "
+    "that is 20 log10 2 = 6.02 dB less, and lower still where clamping helps. Compare figures of one convention only.",
+)
 
 
 def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
@@ -93,8 +83,8 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
         "diverged": sum(int(seed["diverged"].sum()) for seed in test),
         "validation_psnr": stats.over_seeds(final_scores(data, cells, "validation"), "psnr")[0],
     }
-    for score in ("psnr", "ssim", "legacy_psnr"):
-        row[score], row[f"{score}_seed_std"] = stats.over_seeds(test, score)
+    for metric in data.metrics:
+        row[metric.key], row[f"{metric.key}_seed_std"] = stats.over_seeds(test, metric.key)
     row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {"tuned": _tuned(data, first["cell_id"])}
     for column, baseline in REFERENCES.items():
         if first["baseline"] != baseline:
@@ -113,11 +103,11 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
         else stats.estimate(pd.Series(dtype=float))
     )
     # A feed-forward network's residual is only how far its output lies from its start.
-    iterated = test if first["model"] != "feed-forward" else []
+    iterated = test if first["iterates"] else []
     residuals = pd.concat([seed["residual"] for seed in iterated]) if iterated else pd.Series(dtype=float)
     return {
         "start_psnr": stats.over_seeds(start, "psnr")[0],
-        **_difference("gain", _paired(test, start)),
+        **_difference("gain", paired(test, start)),
         **_difference("over_jfb", over_jfb),
         "residual_median": residuals.median(),
         "residual_max": residuals.max(),

@@ -7,14 +7,12 @@ import pandas as pd
 from analysis import statistics as stats
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
+from analysis.rendering.section import Section
 from analysis.rendering.tables import Column, Table
-from analysis.sections.accuracy import final_scores
+from analysis.sections.comparisons import final_scores
+from analysis.sections.metrics import metric_columns
 
-COLUMNS = (
-    Column("label", "Method", rank=1),
-    Column("psnr", "PSNR, dB", ".2f", best="max", rank=1),
-    Column("legacy_psnr", "Legacy PSNR, dB", ".2f", best="max", rank=4),
-    Column("ssim", "SSIM", ".3f", best="max", rank=2),
+OTHER_COLUMNS = (
     Column("residual_median", "Median residual", ".1e", rank=5),
     Column("depth", "K", "d", rank=7),
     Column("longer_psnr", "PSNR at 10 K, dB", ".2f", rank=6),
@@ -34,7 +32,7 @@ def best_cells(data: GridData) -> pd.DataFrame:
     ]
     scored = scored.assign(validation_psnr=means)
     # A feed-forward network has no map: its label starts with what it is.
-    scored["name"] = [row["label"] if row["model"] == "feed-forward" else row["model"] or row["baseline"]
+    scored["name"] = [row["model"] if row["iterates"] else row["baseline"] or row["label"]
                       for row in scored.to_dict("records")]  # fmt: skip
     # Few training pictures are an experiment of their own.
     keys = ["protocol", "name", "backprop", "data.train_images"]
@@ -48,8 +46,14 @@ def final_frame(data: GridData) -> pd.DataFrame:
     return pd.DataFrame([_row(data, cell) for cell in sorted(scored, key=lambda cell: cell["kind"] != "baseline")])
 
 
-def final_table(data: GridData, frame: pd.DataFrame) -> Table:
+def section(data: GridData) -> Section:
+    """What `python -m harness score` has measured."""
+    return Section("All test pictures", final_table(data))
+
+
+def final_table(data: GridData) -> Table:
     """The table of all test pictures."""
+    frame = final_frame(data)
     cells = data.finished[data.finished["cell_id"].isin(frame["cell_id"] if len(frame) else [])]
     command = f"python -m harness score $(python -m analysis best {data.name})"
     notes = [
@@ -58,7 +62,8 @@ def final_table(data: GridData, frame: pd.DataFrame) -> Table:
         "solve, whose PSNR stands first, paired by picture with its standard error.",
     ]
     caption = context.caption(data, cells, "full")
-    return Table("final", "All test pictures", frame, COLUMNS, caption, command, notes)
+    columns = (Column("label", "Method", rank=1), *metric_columns(data), *OTHER_COLUMNS)
+    return Table("final", "All test pictures", frame, columns, caption, command, notes)
 
 
 def _validation(data: GridData, cell_id: str) -> list[pd.DataFrame]:
@@ -70,8 +75,8 @@ def _row(data: GridData, cell: dict[Any, Any]) -> dict[str, Any]:
     row = {
         "label": cell["label"],
         "group": cell["kind"],
-        **{name: scores[name].mean() for name in ("psnr", "legacy_psnr", "ssim")},
-        "residual_median": scores["residual"].median() if cell["model"] not in (None, "feed-forward") else None,
+        **{metric.key: scores[metric.key].mean() for metric in data.metrics},
+        "residual_median": scores["residual"].median() if cell["iterates"] else None,
         "pictures": len(scores),
         **{name: cell[name] for name in ("seed", "cell_id", "protocol", "commit")},
     }

@@ -8,7 +8,6 @@ from analysis.reading.load import GridData
 from analysis.rendering.tables import KEYS
 from analysis.sections.cost import timed_steps
 
-SCORES = ("psnr", "legacy_psnr", "ssim", "nfe")
 NOT_FOR_READERS = (*KEYS, "any_schedule", "twin", "host", "problem")
 
 
@@ -27,7 +26,10 @@ def _scores(data: GridData, cell_id: str) -> dict[str, Any]:
         if len(evaluations) > 1:
             row[f"{split}_start_psnr"] = evaluations[0]["psnr"].mean()
         if evaluations:
-            row |= {f"{split}_{score}": evaluations[-1][score].mean() for score in SCORES}
+            row |= {
+                f"{split}_{score}": evaluations[-1][score].mean()
+                for score in (*(metric.key for metric in data.metrics), "nfe")
+            }
             row[f"{split}_residual_median"] = evaluations[-1]["residual"].median()
     return row
 

@@ -1,19 +1,30 @@
 """What a gradient of each method costs: time by phase in training, and memory, work and traffic from the probe."""
 
 import math
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure as Canvas
 
 from analysis import statistics as stats
 from analysis.reading import conditions as context
-from analysis.reading.load import PHASES, GridData, trained_by_jfb
+from analysis.reading.load import PHASES, GridData
+from analysis.rendering.figures import WIDTH, Figure, colours, render
+from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
+from analysis.sections.accuracy import accuracy_frame
+from analysis.sections.comparisons import reference_lines, trained_by_jfb
 
 FIRST_STEPS = 5
 """Steps dropped at the start of every attempt, but never more than half of what it did."""
 
 MIB = 2.0**-20
+PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#882255", "#CC6677")
+"""Paul Tol's muted scheme: told apart by colour-blind readers, and not the colours of the methods."""
+MARKERS = "osD^vPX*<>"
 
 
 def _timed(phase: str, label: str) -> Column:
@@ -43,18 +54,25 @@ COLUMNS = (
 )
 
 
+@cache
 def cost_frame(data: GridData) -> pd.DataFrame:
     """One row a trained method that has a finished cell, in the grid's order."""
-    trained = data.finished[data.finished["kind"] == "train"]
-    rows = [_row(data, cells) for _, cells in trained.groupby("method", sort=False)]
+    rows = [_row(data, cells) for _, cells in data.trained.groupby("method", sort=False)]
     frame = pd.DataFrame(rows)
     if len(frame):
         frame["ratio"] = [_ratio_to_jfb(frame, row) for row in rows]
     return frame
 
 
-def cost_table(data: GridData, frame: pd.DataFrame) -> Table:
+def section(data: GridData) -> Section:
+    """Cost, against quality and by phase."""
+    figures = drawn(lambda: cost_against_quality(data), lambda: phase_breakdown(cost_frame(data)))
+    return Section("Cost of one gradient", cost_table(data), (), figures, "No trained method is finished.")
+
+
+def cost_table(data: GridData) -> Table:
     """The cost table of a grid."""
+    frame = cost_frame(data)
     notes = [
         f"Times: median, mean, 90th percentile and maximum over training steps, without the first {FIRST_STEPS} steps "
         f"of each attempt (half of them where it did less than {2 * FIRST_STEPS}) and those of the warm-up by jfb; "
@@ -68,8 +86,7 @@ def cost_table(data: GridData, frame: pd.DataFrame) -> Table:
         "nfe and adjoint products: per picture in training, mean over the timed steps; nfe imbalance: busiest rank "
         "over the mean of all ranks.",
     ]
-    cells = data.finished[data.finished["kind"] == "train"]
-    caption, command = context.caption(data, cells), context.command(data.declared)
+    caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("cost", "Cost of one gradient", frame, COLUMNS, caption, command, notes)
 
 
@@ -116,3 +133,56 @@ def _ratio_to_jfb(frame: pd.DataFrame, row: dict[str, Any]) -> float:
     if same.empty:
         return math.nan
     return float(row["seconds_total_mean"] / same["seconds_total_mean"].iloc[0])
+
+
+def cost_against_quality(data: GridData) -> Figure | None:
+    """What a gradient takes against what the trained method reaches."""
+    accuracy, cost = accuracy_frame(data), cost_frame(data)
+    if cost.empty or cost["seconds_total_mean"].isna().all():
+        return None
+    both = cost.merge(accuracy[["method", "psnr", "psnr_seed_std", "protocol"]], on="method")
+    colour_of = colours(both["variant"])
+    markers = {str(model): MARKERS[k % len(MARKERS)] for k, model in enumerate(both["model"].unique())}
+    canvas = Canvas(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = canvas.subplots()
+    for row in both.to_dict("records"):
+        error = None if math.isnan(row["psnr_seed_std"]) else row["psnr_seed_std"]
+        axes.errorbar(
+            row["seconds_total_mean"], row["psnr"], yerr=error, marker=markers[row["model"]], markersize=9,
+            color=colour_of[row["variant"]], markeredgecolor="white", linestyle="none",
+        )  # fmt: skip
+    for model, marker in markers.items():
+        axes.plot([], [], marker=marker, color="0.4", linestyle="none", markersize=8, label=model)
+    for variant, colour in colour_of.items():
+        axes.plot([], [], color=colour, linewidth=6, solid_capstyle="butt", label=variant)
+    reference_lines(axes, data, "test", both["protocol"])
+    axes.set(xlabel="Mean time of a training step (s)", ylabel="Test PSNR (dB)")
+    axes.set_xlim(left=0)
+    sns.despine(canvas)
+    canvas.legend(loc="outside right upper", frameon=False)
+    caption = "Up and to the left is better. Marker: model; colour: backprop method."
+    return render("cost-quality", "Cost against quality", caption, canvas)
+
+
+def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
+    """Where the time of a training step goes."""
+    if cost.empty or cost["seconds_total_mean"].isna().all():
+        return None
+    canvas = Canvas(figsize=(WIDTH, 1.2 + 0.36 * len(cost)), layout="constrained")
+    axes = canvas.subplots()
+    left = np.zeros(len(cost))
+    for phase, colour in zip(PHASES, PHASE_COLOURS, strict=True):
+        widths = cost[f"seconds_{phase}_mean"].to_numpy(dtype=float)
+        axes.barh(cost["label"], widths, left=left, color=colour, height=0.72, label=phase.replace("_", " "))
+        left += widths
+    for position, (end, ratio) in enumerate(zip(left, cost["ratio"], strict=True)):
+        if not math.isnan(ratio):
+            axes.annotate(f"{ratio:.2f}", (end, position), (5, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlabel="Mean seconds in one training step")
+    axes.margins(x=0.06)
+    sns.despine(canvas, left=True)
+    axes.tick_params(axis="y", length=0)
+    canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
+    caption = "Means of each phase on its slowest rank. Number: mean step time over that of the same model by jfb."
+    return render("phases", "Where a step's time goes", caption, canvas)

@@ -1,12 +1,15 @@
 """How good each backprop method's gradient is, and how contractive the maps are at which it is taken."""
 
 import math
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
+from analysis.rendering.figures import Figure, colours, facets, finish, log_ticks, render
+from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 
 GRADIENT_COLUMNS = (
@@ -41,6 +44,7 @@ CONTRACTION_COLUMNS = (
 )
 
 
+@cache
 def gradient_frame(data: GridData) -> pd.DataFrame:
     """One row a trained method, measured step and compared gradient, seeds averaged."""
     rows = []
@@ -63,6 +67,7 @@ def gradient_frame(data: GridData) -> pd.DataFrame:
 _GRADIENT_NUMBERS = ("cosine", "relative_error", "norm_ratio", "evaluations", "products")
 
 
+@cache
 def contraction_frame(data: GridData) -> pd.DataFrame:
     """One row a trained method that has been measured after its training: the worst picture and seed."""
     measured = _with_method(data, data.contractions)
@@ -74,8 +79,21 @@ def contraction_frame(data: GridData) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gradient_table(data: GridData, frame: pd.DataFrame) -> Table:
+def contraction_section(data: GridData) -> Section:
+    """How contractive the trained maps are."""
+    return Section("Contraction", contraction_table(data), without_rows="Nothing measured.")
+
+
+def gradient_section(data: GridData) -> Section:
+    """How good each gradient is, and what it takes."""
+    nothing = "Not measured: no finished cell has the field fidelity."
+    figures = drawn(lambda: fidelity_against_cost(gradient_frame(data)))
+    return Section("Gradient fidelity", gradient_table(data), (), figures, nothing)
+
+
+def gradient_table(data: GridData) -> Table:
     """The table of gradients."""
+    frame = gradient_frame(data)
     notes = [
         "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
         "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out. Where none "
@@ -85,12 +103,13 @@ def gradient_table(data: GridData, frame: pd.DataFrame) -> Table:
         "solve from the initial state. A random method is one draw.",
         "Evaluations: forward passes through T. Products: backward passes, the one to the parameters included.",
     ]
-    caption, command = context.caption(data, _trained(data)), context.command(data.declared)
+    caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("fidelity", "Gradient fidelity", frame, GRADIENT_COLUMNS, caption, command, notes, best_within="group")
 
 
-def contraction_table(data: GridData, frame: pd.DataFrame) -> Table:
+def contraction_table(data: GridData) -> Table:
     """The table of contraction."""
+    frame = contraction_frame(data)
     notes = [
         "J: Jacobian of the map, damping included, where the solve of a validation picture ends; the picture of the "
         "largest spectral radius counts, and the worst seed. Estimates by Arnoldi's method: the norm from below; the "
@@ -100,17 +119,13 @@ def contraction_table(data: GridData, frame: pd.DataFrame) -> Table:
         "PSNR at K: of the state iterated without acceleration, K being the most evaluations of a reconstruction in "
         "training. A model that is worse at 10 K is an unrolled network stopped early, not a fixed point.",
     ]
-    caption, command = context.caption(data, _trained(data)), context.command(data.declared)
+    caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("contraction", "Contraction", frame, CONTRACTION_COLUMNS, caption, command, notes)
-
-
-def _trained(data: GridData) -> pd.DataFrame:
-    return data.finished[data.finished["kind"] == "train"]
 
 
 def _with_method(data: GridData, rows: pd.DataFrame) -> pd.DataFrame:
     """What finished cells measured, with the names of their methods, in the grid's order."""
-    cells = _trained(data)[["cell_id", "method", "label", "model"]].reset_index(drop=True)
+    cells = data.trained[["cell_id", "method", "label", "model"]].reset_index(drop=True)
     return cells.merge(rows, on="cell_id")
 
 
@@ -145,3 +160,29 @@ def _mean(values: "pd.Series[Any]") -> float:
 def _worst(values: "pd.Series[Any]") -> float:
     known = values.dropna().astype(float)
     return float(known.max()) if len(known) else math.nan
+
+
+def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
+    """What each gradient is off by against the passes through T that it takes, one facet a model."""
+    drawn = gradients[gradients["relative_error"].notna()] if len(gradients) else gradients
+    if drawn.empty:
+        return None
+    canvas, axes_of = facets(list(drawn["model"].unique()))
+    colour_of = colours(drawn["gradient"])
+    for model, axes in axes_of.items():
+        for (gradient, start), rows in drawn[drawn["model"] == model].groupby(
+            ["gradient", drawn["step"] == 0], sort=False
+        ):
+            colour = colour_of[str(gradient)]
+            axes.plot(
+                rows["evaluations"] + rows["products"], rows["relative_error"].clip(lower=1e-12), "o", color=colour,
+                markersize=7, markerfacecolor="none" if start else colour, label=None if start else str(gradient),
+            )  # fmt: skip
+        axes.set(title=model, xscale="log", yscale="log")
+        log_ticks(axes.xaxis)
+    finish(canvas, axes_of, "Passes through T, forward and back", "Relative error")
+    caption = (
+        "Each method's gradient against the exact one, down and to the left being better; hollow: before training. "
+        "Passes do not include the solve for the fixed point where the method is given it."
+    )
+    return render("fidelity-cost", "Gradient fidelity against cost", caption, canvas)

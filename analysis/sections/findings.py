@@ -9,7 +9,10 @@ import pandas as pd
 
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
-from analysis.sections.accuracy import compare
+from analysis.sections.accuracy import accuracy_frame
+from analysis.sections.comparisons import compare
+from analysis.sections.cost import cost_frame
+from analysis.sections.fidelity import contraction_frame, gradient_frame
 from analysis.statistics import Estimate, Verdict
 
 Mark = Literal["yes", "no", "mixed", "note", "warning"]
@@ -33,10 +36,10 @@ HELD = 0.1
 """Decibels that a trained map may lose between its training depth and ten times that, and still hold."""
 
 
-def findings(
-    data: GridData, accuracy: pd.DataFrame, cost: pd.DataFrame, contraction: pd.DataFrame, gradients: pd.DataFrame
-) -> list[Finding]:
+def findings(data: GridData) -> list[Finding]:
     """All that can be said."""
+    accuracy, cost = accuracy_frame(data), cost_frame(data)
+    contraction, gradients = contraction_frame(data), gradient_frame(data)
     found = [_completeness(data)]
     if len(accuracy):
         trained = accuracy[accuracy["group"] == "train"]
@@ -115,10 +118,9 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
 
 def _twins(data: GridData) -> Iterator[Finding]:
     """Pairs of maps that describe the same fixed points: what they differ by is training and convergence."""
-    trained = data.finished[data.finished["kind"] == "train"]
     for (first, second), condition in TWINS:
         parts = []
-        for _, cells in trained.groupby("twin", sort=False):
+        for _, cells in data.trained.groupby("twin", sort=False):
             ours, theirs = cells[cells["model"] == first], cells[cells["model"] == second]
             if len(ours) and len(theirs):
                 parts.append(f"{compare(data, ours, theirs)} dB by {cells.iloc[0]['variant']}")

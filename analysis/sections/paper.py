@@ -8,13 +8,20 @@ import seaborn as sns
 from matplotlib.figure import Figure as Canvas
 
 from analysis.reading.load import GridData
-from analysis.rendering.figures import WIDTH, Figure, loss_label, render, style
-from analysis.rendering.pictures import LINE, Column, column, mosaic, pixels, truth
+from analysis.rendering.figures import WIDTH, Figure, render
+from analysis.rendering.pictures import LINE, Column, column, comparisons, mosaic, pixels, truth
+from analysis.rendering.section import Section, drawn_all
 from analysis.sections.all_pictures import best_cells
+from analysis.sections.curves import loss_label
 
 ROWS = {"degraded": "noisy blurred image", "direct-inverse": "direct inverse", "gradient-descent": "gradient descent"}
 """The rows of Table 1 between the ground truth and JFB."""
 PICTURES = 4
+
+
+def section(data: GridData) -> Section:
+    """The paper's two exhibits, and test pictures by each method."""
+    return Section("Reconstructions", figures=drawn_all(lambda: [*paper_figures(data), *comparisons(data)]))
 
 
 def paper_figures(data: GridData) -> list[Figure]:
@@ -23,11 +30,8 @@ def paper_figures(data: GridData) -> list[Figure]:
         return []
     best = best_cells(data)
     jfb = best[(best["model"] == "de-grad") & (best["backprop"] == "jfb")]
-    with style():
-        drawn = [
-            figure for cell in jfb.to_dict("records")[:1] for figure in (_figure_1(data, cell), _table_1(data, cell))
-        ]
-    return [figure for figure in drawn if figure is not None]
+    found = [figure for cell in jfb.to_dict("records")[:1] for figure in (_figure_1(data, cell), _table_1(data, cell))]
+    return [figure for figure in found if figure is not None]
 
 
 def _figure_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:

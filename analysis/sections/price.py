@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
+from analysis.rendering.section import Section
 from analysis.rendering.tables import Column, Table
 
 COLUMNS = (
@@ -31,8 +32,14 @@ def price_frame(data: GridData) -> pd.DataFrame:
     return pd.DataFrame([{**row, "group": "method"} for row in rows] + [{**_row("all", cells), "group": "all"}])
 
 
-def price_table(data: GridData, frame: pd.DataFrame) -> Table:
+def section(data: GridData) -> Section:
+    """Plan against use."""
+    return Section("Estimated and used rank-hours", price_table(data))
+
+
+def price_table(data: GridData) -> Table:
     """The table of estimates."""
+    frame = price_frame(data)
     notes = [
         "Finished cells. Rank-hours: ranks times wall time of all attempts, GPU-hours where each rank has a GPU. The "
         "estimate is the first that was made, before the cell ran, from finished cells of its shape.",

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,8 @@ import pandas as pd
 from analysis.reading import conditions as context
 from analysis.reading import methods
 from analysis.reading.load import GridData
+from analysis.rendering.figures import Figure, colours, facets, finish, render
+from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 from analysis.sections.cost import MIB, timed_steps
 
@@ -26,13 +29,13 @@ COLUMNS = (
 )
 
 
+@cache
 def scaling_frame(data: GridData) -> pd.DataFrame:
     """One row for each number of ranks of each study: cells that differ in it, and in a weak study in the batch."""
-    trained = data.finished[data.finished["kind"] == "train"]
     rows = []
     for mode in ("strong", "weak"):
         studies: dict[str, list[dict[str, Any]]] = {}
-        for _, cells in trained.groupby("method", sort=False):
+        for _, cells in data.trained.groupby("method", sort=False):
             studies.setdefault(_study(data, cells, mode), []).append(_row(data, cells, mode))
         for study in studies.values():
             if len({row["world_size"] for row in study}) > 1:
@@ -40,8 +43,15 @@ def scaling_frame(data: GridData) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scaling_table(data: GridData, frame: pd.DataFrame) -> Table:
+def section(data: GridData) -> Section:
+    """Speedup and efficiency, where world_size is an axis."""
+    figures = drawn(lambda: speedup_against_ranks(scaling_frame(data)))
+    return Section("Scaling with the number of ranks", scaling_table(data), (), figures)
+
+
+def scaling_table(data: GridData) -> Table:
     """The scaling table of a grid; it has rows where world_size is an axis."""
+    frame = scaling_frame(data)
     notes = [
         "Strong: the global batch stays, each rank gets less of it. Weak: the batch of one rank stays, and the global "
         "batch grows. Speedup: images/s over those of the fewest ranks; parallel efficiency: speedup by that of ranks.",
@@ -50,8 +60,7 @@ def scaling_table(data: GridData, frame: pd.DataFrame) -> Table:
         "less that without it, from the probe. nfe imbalance: evaluations run by the busiest rank over the mean of "
         "all, which limits the speedup where ranks wait for each other.",
     ]
-    cells = data.finished[data.finished["kind"] == "train"]
-    caption, command = context.caption(data, cells), context.command(data.declared)
+    caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("scaling", "Scaling with the number of ranks", frame, COLUMNS, caption, command, notes)
 
 
@@ -91,3 +100,21 @@ def _against_fewest(study: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["speedup"] = row["throughput"] / fewest["throughput"]
         row["parallel_efficiency"] = row["speedup"] * fewest["world_size"] / row["world_size"]
     return study
+
+
+def speedup_against_ranks(scaling: pd.DataFrame) -> Figure | None:
+    """Speedup against the number of ranks, beside the ideal, one facet a kind of study."""
+    if scaling.empty:
+        return None
+    canvas, axes_of = facets(list(scaling["mode"].unique()))
+    colour_of = colours(scaling["label"])
+    for mode, axes in axes_of.items():
+        rows = scaling[scaling["mode"] == mode]
+        ranks = sorted(rows["world_size"].unique())
+        axes.plot(ranks, [count / ranks[0] for count in ranks], ":", color="0.5", label="ideal")
+        for (label, _), study in rows.groupby(["label", "study"], sort=False):
+            axes.plot(study["world_size"], study["speedup"], "o-", color=colour_of[str(label)], label=str(label))
+        axes.set(title=mode, xticks=ranks)
+    finish(canvas, axes_of, "Ranks", "Speedup")
+    caption = "Images per second over those of the fewest ranks; strong: same global batch, weak: same batch a rank."
+    return render("scaling", "Scaling with the number of ranks", caption, canvas)

@@ -1,19 +1,24 @@
 """What the learning-rate schedule changes: one row a model and backprop method, one column a schedule (section 8)."""
 
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
+from analysis.rendering.section import Section
 from analysis.rendering.tables import Column, Table
+from analysis.sections.accuracy import accuracy_frame
 
 
-def schedule_frame(data: GridData, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """One row for each model and settings that were trained by more than one schedule, from the rows of `accuracy`.
+@cache
+def schedule_frame(data: GridData) -> pd.DataFrame:
+    """One row for each model and settings that were trained by more than one schedule.
 
     Of several versions of one schedule the one that is best on validation pictures counts.
     """
+    accuracy = accuracy_frame(data)
     trained = accuracy[accuracy["group"] == "train"] if len(accuracy) else accuracy
     if trained.empty:
         return pd.DataFrame()
@@ -27,8 +32,14 @@ def schedule_frame(data: GridData, accuracy: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def schedule_table(data: GridData, frame: pd.DataFrame) -> Table:
+def section(data: GridData) -> Section:
+    """What the schedule changes, where there are several."""
+    return Section("Learning-rate schedules", schedule_table(data))
+
+
+def schedule_table(data: GridData) -> Table:
     """The table of schedules."""
+    frame = schedule_frame(data)
     names = [column.removesuffix("_psnr") for column in frame.columns if column.endswith("_psnr")]
     columns = (
         Column("label", "Method", rank=1),
@@ -40,8 +51,7 @@ def schedule_table(data: GridData, frame: pd.DataFrame) -> Table:
         "a ± b: mean over seeds and standard deviation over seeds. Seeds: of the schedule that has the fewest. Of "
         "several versions of a schedule the one that is best on validation pictures counts.",
     ]
-    cells = data.finished[data.finished["kind"] == "train"]
-    caption, command = context.caption(data, cells), context.command(data.declared)
+    caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("schedules", "Learning-rate schedules", frame, columns, caption, command, notes)
 
 

@@ -1,21 +1,47 @@
-"""How every command line of the project ends; torch-free, and quick to import for `--help`."""
+"""What the command lines of the project share: their settings, --version, console width and errors; torch-free."""
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.records.check import Check
+
 PIPED_WIDTH = 160
-"""Characters a line where there is no terminal to ask; 80, which rich takes, breaks the names of cells."""
+"""Characters per line where there is no terminal to ask; rich's own default of 80 breaks the names of cells."""
 
 
 def screen() -> "Console":
-    """Where a command prints its tables: as wide as the terminal, if there is one."""
+    """The console that a command prints its tables to, as wide as the terminal if there is one."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def command_line(help: str, completion: bool = False) -> typer.Typer:
+    """An application without commands yet. `completion` adds options that install shell completion for its name."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=completion,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help=help,
+    )
+    app.callback()(_options)
+    return app
+
+
+def report_checks(checks: "Iterable[Check]") -> bool:
+    """Print each check as it is made; whether all passed."""
+    sound = True
+    for check in checks:
+        print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
+        sound = sound and check.passed
+    return sound
 
 
 def run_app(app: Callable[[], object]) -> None:
@@ -29,3 +55,24 @@ def run_app(app: Callable[[], object]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"jfbench {version('jfbench')}")
+    except PackageNotFoundError:
+        print("jfbench, of unknown version because it is not installed")
+    raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Options of every command line."""

@@ -5,7 +5,6 @@ Without --cell it takes the one that comes with the repository, which the grid `
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -137,14 +136,15 @@ def write_picture(path: Path, pixels: "Pixels") -> None:
     """A PNG, whole or not at all."""
     from PIL import Image
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(pixels).save(partial, format="PNG")
-    partial.replace(path)
+    from harness.records.files import replacing
+
+    with replacing(path) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
 
 
 def write_scores(path: Path, names: list[str], scores: list[dict[str, float]]) -> None:
     """One line a picture."""
-    from harness.records.cell_folder import write_atomically
+    from harness.records.files import write_atomically
 
     text = io.StringIO()
     table = csv.DictWriter(text, ["image", *scores[0]], lineterminator="\n")

@@ -299,8 +299,7 @@ class TrainCell(BatchedCell):
     @property
     def depth(self) -> int:
         """Most evaluations of T behind a reconstruction."""
-        steps: int = self.solver.max_steps
-        return steps if self.backprop.finds_fixed_point else self.backprop.parameters()["steps"]
+        return self.backprop.fixed_steps or self.solver.max_steps
 
     @property
     def label(self) -> str:

@@ -15,6 +15,7 @@ from rich.progress import track
 from harness.config.catalog.data import DataSpec
 from harness.data.sources import Pixels, Source, open_source
 from harness.records.environment import host
+from harness.records.files import replacing
 
 
 @dataclass(frozen=True)
@@ -89,19 +90,14 @@ def _make_once(path: Path, make: Callable[[], None]) -> None:
 
 
 def _copy_to(path: Path, source: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     if shutil.disk_usage(path.parent).free < source.stat().st_size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    try:
+    with replacing(path) as partial:
         shutil.copyfile(source, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _decode_to(path: Path, source: Source) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as partial:
         array: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
         for index, pixels in enumerate(track(source.decode(), f"decoding {path.stem}", total=source.count)):
             if array is None:
@@ -111,6 +107,3 @@ def _decode_to(path: Path, source: Source) -> None:
             array[index] = pixels
         assert array is not None
         array.flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -65,6 +65,12 @@ class Clock:
         return dict(seconds)
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given; a CPU has by the time it is asked."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def _between(begin: torch.Event | float, end: torch.Event | float) -> float:
     if isinstance(begin, float) and isinstance(end, float):
         return end - begin

@@ -5,7 +5,6 @@ Each check compares what the device does with something computed another way, an
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -16,10 +15,11 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from harness.config import catalog
 from harness.config.build import build
-from harness.measure.clock import Clock
+from harness.measure.clock import Clock, synchronize
 from harness.measure.probe import PeakMemory
 from harness.models.equilibrium import Equilibrium
 from harness.physics.base import observe
+from harness.records.check import Check
 
 GRADIENT_TOLERANCE = 1e-3
 """Largest relative error of a float32 gradient."""
@@ -27,14 +27,6 @@ MEMORY_TOLERANCE = 0.25
 """Allocators round up, and libraries take workspace."""
 CLOCK_TOLERANCE = 0.1
 SIZE, BATCH = 64, 4
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    passed: bool
-    said: str
 
 
 def check_device() -> Iterator[Check]:
@@ -79,12 +71,12 @@ def check_clock(device: torch.device) -> Check:
     clock = Clock(device)
     for _ in range(2):  # the first round warms up
         clock.reset()
-        _synchronize(device)
+        synchronize(device)
         begin = time.perf_counter()
         with clock("work"):
             for _ in range(50):
                 matrix = torch.nn.functional.normalize(matrix @ matrix)
-        _synchronize(device)
+        synchronize(device)
         wall = time.perf_counter() - begin
         timed = clock.read()["work"]
     off = abs(timed - wall) / wall
@@ -126,8 +118,3 @@ def _gradient(device: torch.device, dtype: torch.dtype) -> Tensor:
     d = observe(physics, truth, noise.to(device, dtype))
     torch.nn.functional.mse_loss(model(d).image, truth).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).cpu()
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

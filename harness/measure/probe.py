@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,25 +21,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from harness.measure.clock import synchronize
+from harness.records.events import Cost
+
 Loss = Callable[[], Tensor]
 """Runs the forward pass on the fixed batch."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One rank's cost of one gradient."""
-
-    peak_allocated_bytes: int
-    saved_bytes: int
-    flops: int
-    seconds: float
-    seconds_spread: float
-    exposed_communication: float
-    gradient_bytes: int
-
-
 def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 3) -> Cost:
-    """Measure one gradient of `loss` on this rank; all ranks call it together."""
+    """One rank's cost of one gradient of `loss`; all ranks call it together."""
     allocated, saved, flops = _memory(model, loss, device)
     synchronised, alone = [], []
     for _ in range(repeats):
@@ -65,14 +54,14 @@ def _timed_gradient(
 ) -> tuple[float, float]:
     """Seconds of the forward and of the backward pass."""
     model.zero_grad()
-    _synchronize(device)
+    synchronize(device)
     begin = time.perf_counter()
     with mode:
         value = loss()
-        _synchronize(device)
+        synchronize(device)
         middle = time.perf_counter()
         value.backward()
-    _synchronize(device)
+    synchronize(device)
     return middle - begin, time.perf_counter() - middle
 
 
@@ -122,7 +111,7 @@ class PeakMemory:
         if self.device.type == "cpu":
             self._storages.__enter__()
         else:
-            _synchronize(self.device)
+            synchronize(self.device)
             torch.accelerator.reset_peak_memory_stats(self.device)
             self._start = torch.accelerator.memory_allocated(self.device)
         return self
@@ -164,8 +153,3 @@ class _LiveStorages(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -13,7 +13,6 @@ reconstructions/      a few test pictures, PNG
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.config.cells import Cell, parse_cell
 from harness.records import environment
 from harness.records.events import AnyEvent, merge, parse_lines
+from harness.records.files import write_atomically
 
 State = Literal["planned", "running", "interrupted", "failed", "finished"]
 
@@ -91,6 +91,20 @@ class CellFolder:
     def cell_id(self) -> str:
         """The directory's name."""
         return self.path.name
+
+    @property
+    def runs_root(self) -> Path:
+        """The runs directory that it lies in."""
+        return self.path.parent.parent
+
+    @property
+    def decoded_data(self) -> Path:
+        """Where the decoded pictures of all cells of the runs directory lie."""
+        return self.runs_root / "data"
+
+    def sibling(self, cell_id: str) -> "CellFolder":
+        """Another cell of the same runs directory."""
+        return CellFolder(self.path.parent / cell_id)
 
     @property
     def checkpoints(self) -> Path:
@@ -231,11 +245,3 @@ def _try_lock(lock: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a temporary file beside `path` and rename it: readers see the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

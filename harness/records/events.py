@@ -99,11 +99,11 @@ class Search(Event):
     """The chosen candidate is neither the first nor the last."""
 
 
-class Probe(Event):
-    """The cost of one gradient on a fixed batch, measured outside the loop; the worst rank counts."""
+class Cost(BaseModel):
+    """What one gradient on a fixed batch costs."""
 
-    event: Literal["probe"] = "probe"
-    step: int
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     peak_allocated_bytes: int
     """Peak during the gradient over what was allocated before it."""
     saved_bytes: int
@@ -118,6 +118,13 @@ class Probe(Event):
     """Median backward time under DDP less that without synchronisation, in seconds."""
     gradient_bytes: int
     """Bytes that the ranks reduce."""
+
+
+class Probe(Event, Cost):
+    """The cost of one gradient, measured outside the training loop; of each figure the worst rank counts."""
+
+    event: Literal["probe"] = "probe"
+    step: int
 
 
 class Contraction(Event):

@@ -65,7 +65,7 @@ def _run(
         status = status.model_copy(update={"seconds": folder.status().seconds})
         surroundings = {**described, **_hardware(device), "attempt": number}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
-        dataset = load(cell.data, folder.path.parent.parent / "data", stage)
+        dataset = load(cell.data, folder.decoded_data, stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
         metrics = (*CATALOG, *cell.operations.metrics)
         attempt = Attempt(folder, position, device, loader, metrics, stop, status, record, surroundings)

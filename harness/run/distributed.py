@@ -23,8 +23,9 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.measure.clock import Clock
-from harness.records.cell_folder import CellBusy, CellFolder, write_atomically
+from harness.records.cell_folder import CellBusy, CellFolder
 from harness.records.environment import processors
+from harness.records.files import write_atomically
 
 TIMEOUT = timedelta(minutes=30)
 

@@ -20,7 +20,7 @@ def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tens
     Raises:
         ValueError: that cell has not finished.
     """
-    pretrained = CellFolder(folder.path.parent / needed.cell_id)
+    pretrained = folder.sibling(needed.cell_id)
     loaded = checkpoint.load_newest(pretrained.checkpoints, torch.device("cpu"))
     if pretrained.status().state != "finished" or loaded is None:
         raise ValueError(f"{folder.cell_id} needs {needed.cell_id}, which is not finished")

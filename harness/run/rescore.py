@@ -40,7 +40,7 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
         raise ConfigError(f"CELL: {folder.path} reconstructs nothing: it pretrains a denoiser")
     data = cell.data.model_copy(update={"test_images": pictures})
     try:
-        dataset = load(data, folder.path.parent.parent / "data")
+        dataset = load(data, folder.decoded_data)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     is_iterated = isinstance(cell, TrainCell) and cell.iterates and longer > 0

@@ -3,7 +3,6 @@
 import time
 from collections import ChainMap
 from collections.abc import Iterator
-from dataclasses import fields
 from itertools import chain
 
 from torch import Tensor
@@ -13,9 +12,9 @@ from harness.config.cells import PretrainCell, TrainCell
 from harness.data.batches import Batch
 from harness.implicit.solvers import Status
 from harness.measure.clock import Clock
-from harness.measure.probe import Cost, probe
+from harness.measure.probe import probe
 from harness.records.cell_folder import State
-from harness.records.events import Checkpoint, Probe, Step
+from harness.records.events import Checkpoint, Cost, Probe, Step
 from harness.run import checkpoint
 from harness.run.attempt import Attempt
 from harness.run.diagnostics import record_diagnostics
@@ -166,7 +165,7 @@ def _probe(attempt: Attempt, task: Task, model: DistributedDataParallel, batch: 
         return task.loss(output.image, batch.images) + output.penalty
 
     cost = probe(model, loss, attempt.device)
-    names = [field.name for field in fields(Cost)]
+    names = list(Cost.model_fields)
     everyone = gather([float(getattr(cost, name)) for name in names], attempt.device)
     worst = dict(zip(names, (max(column) for column in zip(*everyone, strict=True)), strict=True))
     attempt.write(Probe(time=time.time(), step=task.steps, **worst))

@@ -52,7 +52,7 @@ class Queue:
         for folder in list(self.waiting):
             cell = folder.cell()
             needed = [cell.needs.cell_id] if cell.needs else []
-            ready = all(folder_of(folder, name).status().state == "finished" for name in needed)
+            ready = all(folder.sibling(name).status().state == "finished" for name in needed)
             fits = cell.world_size <= len(free) or not self.running
             if ready and fits:
                 self.waiting.remove(folder)
@@ -78,11 +78,6 @@ def last_error(job: submitit.Job[str]) -> str:
         if said:
             return said[-1]
     return ""
-
-
-def folder_of(sibling: CellFolder, cell_id: str) -> CellFolder:
-    """The directory of another cell of the same runs directory."""
-    return CellFolder(sibling.path.parent / cell_id)
 
 
 def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:

@@ -9,6 +9,7 @@ from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from launch.planning.grid import override, parse_assignment, plan, read_grid
 from launch.planning.runs_folder import Runs
+from launch.planning.selection import find_cell, the_one
 
 
 def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
@@ -40,19 +41,12 @@ def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
 
 def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
     """A planned cell by its id, a cell of a launched grid (GRID/CELL), or one of any grid, which is planned first."""
-    grid_name, slash, prefix = name.rpartition("/")
-    if not slash:
-        return runs.find_cell(name)
-    launched = runs.cells_of(grid_name) if not overrides and runs.is_launched(grid_name) else []
-    matching = [folder for folder in launched if folder.cell_id.startswith(prefix)]
-    if len(matching) == 1:
-        return matching[0]
-    cells = plan(override(read_grid(grid_name), map(parse_assignment, overrides)))
-    found = [cell for cell in cells if cell.cell_id.startswith(prefix)]
-    if len(found) != 1:
-        listed = ", ".join(cell.cell_id for cell in found or cells)
-        raise ConfigError(f"cell: {prefix!r} matches {len(found)} cells of {grid_name} (choose from: {listed})")
-    for cell in [found[0].needs, found[0]]:
+    grid, slash, prefix = name.rpartition("/")
+    if not slash or (not overrides and runs.is_launched(grid)):
+        return find_cell(runs, name)
+    cells = {cell.cell_id: cell for cell in plan(override(read_grid(grid), map(parse_assignment, overrides)))}
+    chosen = cells[the_one(prefix, cells, grid)]
+    for cell in (chosen.needs, chosen):
         if cell is not None:
             runs.cell(cell.cell_id).plan(cell)
-    return runs.cell(found[0].cell_id)
+    return runs.cell(chosen.cell_id)

@@ -24,6 +24,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from harness.config.cells import BaseCell, BaselineCell, Cell, PretrainCell, TrainCell, parse_cell
+from harness.config.dotted import get, with_field, with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen, imported_specs
 
@@ -58,7 +59,7 @@ class Grid(Frozen):
     def parts(self) -> list[Block]:
         """Each part with all of its fields and axes."""
         return [
-            Block(base=_set_all(self.base, block.base), grid={**self.grid, **block.grid})
+            Block(base=with_fields(self.base, block.base), grid={**self.grid, **block.grid})
             for block in self.blocks or [Block()]
         ]
 
@@ -134,10 +135,10 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
         elif len(values) > 1:
             fields["grid"][field] = values
         else:
-            fields["base"] = _set(fields["base"], field, values[0])
+            fields["base"] = with_field(fields["base"], field, values[0])
             for block in fields["blocks"]:
-                if _get(_set_all({}, block["base"]), field) is not None:
-                    block["base"] = _set_all({}, {**block["base"], field: values[0]})
+                if get(with_fields({}, block["base"]), field) is not None:
+                    block["base"] = with_fields({}, {**block["base"], field: values[0]})
     return validated(fields)
 
 
@@ -204,13 +205,13 @@ def _module_exists(name: str) -> bool:
 
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     """Whether every field of `pattern` (dotted; a choice also by its name) has the pattern's value in `cell`."""
-    return all(_matches_one(_get(cell, field), value) for field, value in pattern.items())
+    return all(_matches_one(get(cell, field), value) for field, value in pattern.items())
 
 
 def _parse(fields: dict[str, Any]) -> Cell:
     """A cell; a shell expands no ~ in data.root=~/photos."""
-    root = _get(fields, "data.root")
-    return parse_cell(_set(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
+    root = get(fields, "data.root")
+    return parse_cell(with_field(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
 
 
 def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Cell]:
@@ -236,7 +237,7 @@ def _combinations(part: Block) -> list[dict[str, Any]]:
     if not part.grid and "model" not in part.base:
         return []
     points = (dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values()))
-    return [_set_all(part.base, point) for point in points]
+    return [with_fields(part.base, point) for point in points]
 
 
 def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
@@ -274,31 +275,6 @@ def validated(fields: dict[str, Any]) -> Grid:
         return Grid.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-
-
-def _set(fields: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """A copy with one dotted field set; a choice written by its name becomes a mapping when a part of it is set."""
-    head, _, rest = dotted.partition(".")
-    if not rest:
-        return {**fields, head: value}
-    inner = fields.get(head) or {}
-    inner = {"name": inner} if isinstance(inner, str) else inner
-    return {**fields, head: _set(inner, rest, value)}
-
-
-def _set_all(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with several dotted fields set, in order."""
-    for dotted, value in values.items():
-        fields = _set(fields, dotted, value)
-    return dict(fields)
-
-
-def _get(fields: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(fields, Mapping):
-            return None
-        fields = fields.get(part)
-    return fields
 
 
 def _matches_one(actual: Any, wanted: Any) -> bool:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from harness.config.cells import Cell
 from harness.config.errors import ConfigError
-from harness.records.cell_folder import CellFolder, write_atomically
+from harness.records.cell_folder import CellFolder
+from harness.records.files import write_atomically
 from launch.planning.grid import Grid
 
 FREE_BYTES = 100 * 2**20
@@ -98,14 +99,6 @@ class Runs:
             )
         return [self.cell(cell_id) for cell_id in json.loads(path.read_text())["cells"]]
 
-    def find_cell(self, prefix: str) -> CellFolder:
-        """The cell whose id starts with `prefix`.
-
-        Raises:
-            ConfigError: none or several do.
-        """
-        found = sorted(path.name for path in (self.root / "cells").glob("*/") if path.name.startswith(prefix))
-        if prefix in found or len(found) == 1:
-            return self.cell(prefix if prefix in found else found[0])
-        what = f"matches {len(found)} cells ({', '.join(found[:5])})" if found else "matches no cell"
-        raise ConfigError(f"cell: {prefix!r} {what} in {self.root}")
+    def cell_ids(self) -> list[str]:
+        """The ids of all cells that were ever planned here, in alphabetical order."""
+        return sorted(path.name for path in (self.root / "cells").glob("*/"))

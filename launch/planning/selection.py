@@ -1,12 +1,16 @@
-"""Which cells of a launched grid a command is about: GRID or GRID/CELL, and --where field=value."""
+"""Which cells a command is about: CELL, GRID or GRID/CELL, and --where field=value."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from launch.planning.grid import Assignment, matches, parse_assignment
 from launch.planning.runs_folder import Runs
+
+
+LISTED = 20
+"""Most cells that an error message lists."""
 
 
 def select(runs: Runs, name: str, where: Sequence[str]) -> list[CellFolder]:
@@ -23,6 +27,32 @@ def select(runs: Runs, name: str, where: Sequence[str]) -> list[CellFolder]:
     if not found:
         raise ConfigError(f"cell: nothing in {grid} matches {' '.join([*([prefix] if prefix else []), *where])}")
     return found
+
+
+def find_cell(runs: Runs, name: str) -> CellFolder:
+    """A planned cell by its id or the beginning of it, or one of a launched grid as GRID/CELL.
+
+    Raises:
+        ConfigError: none or several cells match.
+    """
+    grid, slash, prefix = name.rpartition("/")
+    cell_ids = [folder.cell_id for folder in runs.cells_of(grid)] if slash else runs.cell_ids()
+    return runs.cell(the_one(prefix, cell_ids, grid or str(runs.root)))
+
+
+def the_one(prefix: str, cell_ids: Iterable[str], place: str) -> str:
+    """The cell_id that is `prefix`, or the only one that starts with it.
+
+    Raises:
+        ConfigError: none or several do; `place` says where they were looked for.
+    """
+    known = list(cell_ids)
+    found = [cell_id for cell_id in known if cell_id.startswith(prefix)]
+    if prefix in found or len(found) == 1:
+        return prefix if prefix in found else found[0]
+    choices = found or known
+    listed = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if len(choices) > LISTED else "")
+    raise ConfigError(f"cell: {prefix!r} matches {len(found)} cells of {place} (choose from: {listed or 'none'})")
 
 
 def _matches(folder: CellFolder, wanted: Sequence[Assignment]) -> bool:

@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.config.cells import Cell
 from harness.config.spec import Frozen
+from launch.planning.chunks import chunks
 from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
 
 
@@ -69,7 +70,7 @@ def arrange(
     taken = set(used)
     submissions = []
     for (_, world_size), group in groupby(sorted(cells, key=lambda cell: (*shape(cell), waits_for(cell))), key=shape):
-        for some in _chunks(list(_chunks(list(group), profile.cells_per_job)), profile.array_size):
+        for some in chunks(list(chunks(list(group), profile.cells_per_job)), profile.array_size):
             jobs = [[cell.cell_id for cell in job] for job in some]
             needs = sorted({waits_for(cell) for job in some for cell in job} - {""})
             name = _unused_name(grid, root, jobs, taken)
@@ -151,8 +152,3 @@ def _unused_name(grid: str, root: Path, jobs: list[list[str]], taken: set[str]) 
     while f"{grid}-{digest}-{number}" in taken:
         number += 1
     return f"{grid}-{digest}-{number}"
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]

@@ -17,7 +17,6 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import submitit
@@ -27,42 +26,14 @@ from harness.config.cells import Site
 from harness.records import environment
 from harness.records.cell_folder import CellBusy, CellFolder
 from launch.planning.profiles import Slurm
+from launch.slurm.stop_request import REASONS, StopRequest, rank_position
 
-# Why to leave, by the signal that says so. USR2 asks the job to requeue itself, TERM announces its end.
-REASONS = {
-    signal.SIGUSR2: "time limit or preemption (USR2)",
-    signal.SIGTERM: "requeued, preempted or cancelled (TERM)",
-}
 EXIT_CODES = {"finished": 0, "interrupted": 3, "busy": 4}
 POLL_SECONDS = 1.0
 ECHO_SECONDS = 2.0
 BUSY_SECONDS = 30.0
 # Longer than a site's KillWait and about as long as grace times are.
 END_SECONDS = 600.0
-
-
-class Told:
-    """Notes that this process was told to leave. The handler does nothing else, for it may interrupt anything."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self.since = 0.0
-
-    def listen(self) -> None:
-        """Handle the signals from now on."""
-        for told in REASONS:
-            signal.signal(told, self._note)
-
-    @property
-    def reason(self) -> str:
-        """Why to leave; empty where nobody said so."""
-        return REASONS[self.signal] if self.signal else ""
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.since = time.monotonic()
-        if self.signal != signal.SIGUSR2:
-            self.signal = signal.Signals(signum)
 
 
 @dataclass
@@ -76,7 +47,7 @@ class Child:
 
 
 class Bundle:
-    """Runs cells one after the other or side by side; when told to leave, requeues the job once all have left."""
+    """Runs cells one after the other or side by side; when told to stop, requeues the job once all have left."""
 
     def __init__(self, cells: list[Path], at_once: int, profile: Slurm) -> None:
         self.cells = cells
@@ -92,12 +63,14 @@ class Bundle:
         job = submitit.JobEnvironment()
         os.environ["MASTER_ADDR"] = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
         requeue = signal.getsignal(signal.SIGUSR2)
-        told = Told()
+        stop = StopRequest()
         context = _forkserver()
-        told.listen()
-        states = self._run(context, _position(job, self.profile.cpus), told)
+        stop.listen()
+        states = self._run(
+            context, rank_position(job, f"{job.job_id}-{environment.restart()}", self.profile.cpus), stop
+        )
         if "interrupted" in states.values() or "busy" in states.values():
-            if job.global_rank == 0 and told.signal != signal.SIGTERM and callable(requeue):
+            if job.global_rank == 0 and stop.signal != signal.SIGTERM and callable(requeue):
                 time.sleep(BUSY_SECONDS if "busy" in states.values() else 0)
                 requeue(signal.SIGUSR2, None)
             # The end of the job comes from outside. A job that ended by itself now would count as completed.
@@ -111,34 +84,34 @@ class Bundle:
         """What submitit requeues: the same job, whose cells resume from their own checkpoints."""
         return DelayedSubmission(Bundle(self.cells, self.at_once, self.profile))
 
-    def _run(self, context: ForkServerContext, position: dict[str, Any], told: Told) -> dict[str, str]:
+    def _run(self, context: ForkServerContext, position: dict[str, Any], stop: StopRequest) -> dict[str, str]:
         waiting = deque(CellFolder(path) for path in self.cells if self._may_run(CellFolder(path)))
         running: list[Child] = []
         states: dict[str, str] = {}
-        while running or (waiting and not told.signal):
-            while waiting and len(running) < self.at_once and not told.signal:
+        while running or (waiting and not stop.signal):
+            while waiting and len(running) < self.at_once and not stop.signal:
                 slot = min(set(range(self.at_once)) - {child.slot for child in running})
                 running.append(_start(context, waiting.popleft(), position, slot, self.profile))
             wait([child.process.sentinel for child in running], POLL_SECONDS)
             for child in list(running):
                 if child.process.is_alive():
-                    self._pass_on(told, child)
+                    self._pass_on(stop, child)
                 else:
                     running.remove(child)
-                    states[child.folder.cell_id] = _state(child, position["rank"], told)
+                    states[child.folder.cell_id] = _state(child, position["rank"], stop)
         return states | {folder.cell_id: "interrupted" for folder in waiting}
 
     def _may_run(self, folder: CellFolder) -> bool:
         """A cell that failed too often in this job leaves its place to the others."""
         return failures(folder) <= self.profile.retries
 
-    def _pass_on(self, told: Told, child: Child) -> None:
+    def _pass_on(self, stop: StopRequest, child: Child) -> None:
         """Tell a cell to leave, again and again, for its process may not have been listening; end it if it stays."""
-        if told.signal is None or child.process.pid is None:
+        if stop.signal is None or child.process.pid is None:
             return
         with suppress(ProcessLookupError):
-            os.kill(child.process.pid, told.signal)
-        if told.signal == signal.SIGUSR2 and time.monotonic() - told.since > self.profile.signal_delay_s / 2:
+            os.kill(child.process.pid, stop.signal)
+        if stop.signal == signal.SIGUSR2 and time.monotonic() - stop.since > self.profile.signal_delay_s / 2:
             child.process.kill()
 
 
@@ -147,22 +120,10 @@ def failures(folder: CellFolder) -> int:
     return sum(ended.state == "failed" and ended.job == environment.job() for ended in folder.exits().values())
 
 
-def _position(job: submitit.JobEnvironment, threads: int) -> dict[str, Any]:
-    """The fields of harness.run.distributed.RankPosition, which imports torch."""
-    return {
-        "rank": job.global_rank,
-        "world_size": job.num_tasks,
-        "local_rank": job.local_rank,
-        "local_world_size": job.num_tasks // job.num_nodes,
-        "launch": f"{job.job_id}-{environment.restart()}",
-        "threads": threads,
-    }
-
-
 def _forkserver() -> ForkServerContext:
     """A server that has imported torch. It ignores the signals that Slurm sends to every process of a job."""
-    for told in REASONS:
-        signal.signal(told, signal.SIG_IGN)
+    for one in REASONS:
+        signal.signal(one, signal.SIG_IGN)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.run.cell"])
     forkserver.ensure_running()
@@ -178,8 +139,8 @@ def _start(context: ForkServerContext, folder: CellFolder, position: dict[str, A
 def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> None:
     """The life of a cell's process."""
     _die_with_parent()
-    told = Told()
-    told.listen()
+    stop = StopRequest()
+    stop.listen()
     _write_to(path / "logs" / f"{position['launch']}_{position['rank']}_log.txt")
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if position["world_size"] == 1 and len(devices) > 1:
@@ -189,13 +150,13 @@ def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> No
     from harness.run.distributed import RankPosition
 
     try:
-        sys.exit(EXIT_CODES[run_cell(path, RankPosition(**position), lambda: told.reason, site)])
+        sys.exit(EXIT_CODES[run_cell(path, RankPosition(**position), lambda: stop.reason, site)])
     except CellBusy as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODES["busy"])
 
 
-def _state(child: Child, rank: int, told: Told) -> str:
+def _state(child: Child, rank: int, stop: StopRequest) -> str:
     """How a process that has ended left its cell."""
     code = child.process.exitcode
     assert code is not None
@@ -204,8 +165,8 @@ def _state(child: Child, rank: int, told: Told) -> str:
             return state
     if code < 0:
         name = signal.Signals(-code).name
-        if told.signal:
-            child.folder.end_attempt("interrupted", f"{told.reason}, no checkpoint in time")
+        if stop.signal:
+            child.folder.end_attempt("interrupted", f"{stop.reason}, no checkpoint in time")
             return "interrupted"
         # The other ranks are about to say that a connection is closed; the cause has the last word.
         time.sleep(ECHO_SECONDS)

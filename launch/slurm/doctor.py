@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.config.errors import ConfigError
+from harness.records.check import Check
 from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
 from launch.slurm.arrays import Submission, describe_array
@@ -14,11 +15,8 @@ from launch.slurm.site import problems, read_array_size, read_nodes
 # File systems that another node does not see.
 NOT_SHARED = ("tmpfs", "ramfs", "overlay", "squashfs")
 
-Finding = tuple[bool, str]
-"""Whether it is as it should be, and what was found."""
 
-
-def check_cluster(profile: Slurm, runs: Runs) -> Iterator[Finding]:
+def check_cluster(profile: Slurm, runs: Runs) -> Iterator[Check]:
     """Everything that can be known without a job.
 
     Raises:
@@ -26,30 +24,30 @@ def check_cluster(profile: Slurm, runs: Runs) -> Iterator[Finding]:
     """
     require_commands()
     found = problems(profile, read_nodes(), read_array_size())
-    yield from ((False, problem) for problem in found)
+    yield from (Check(False, problem) for problem in found)
     if not found:
-        yield True, f"partition {profile.partition or 'by default'}: time limit, GPUs, processors and memory fit"
+        yield Check(True, f"partition {profile.partition or 'by default'}: time limit, GPUs, processors and memory fit")
     for ranks in sorted({1, profile.ranks_per_node, 2 * profile.ranks_per_node}):
         cells = ["cell"] * profile.cells_per_job
         array = Submission(name="doctor", grid="doctor", profile=profile, world_size=ranks, needs=[], jobs=[cells])
         try:
             test_only([array])
-            yield True, f"sbatch takes {describe_array(array)}"
+            yield Check(True, f"sbatch takes {describe_array(array)}")
         except ConfigError as error:
-            yield False, str(error).removeprefix("--cluster: ")
+            yield Check(False, str(error).removeprefix("--cluster: "))
     yield check_folder(runs)
 
 
-def check_folder(runs: Runs) -> Finding:
+def check_folder(runs: Runs) -> Check:
     """Whether results can be written, and to something that every node sees."""
     try:
         runs.require_space()
     except ConfigError as error:
-        return False, str(error)
+        return Check(False, str(error))
     kind = file_system(runs.root.resolve(), Path("/proc/mounts").read_text().splitlines())
     if kind in NOT_SHARED:
-        return False, f"--runs: {runs.root} is on {kind}, which other nodes do not see"
-    return True, f"--runs: {runs.root} can be written; it is on {kind}, which every node has to see"
+        return Check(False, f"--runs: {runs.root} is on {kind}, which other nodes do not see")
+    return Check(True, f"--runs: {runs.root} can be written; it is on {kind}, which every node has to see")
 
 
 def file_system(path: Path, mounts: list[str]) -> str:

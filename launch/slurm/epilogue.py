@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.records import environment
 from harness.records.cell_folder import CellFolder
+from launch.planning.runs_folder import Runs
 from launch.slurm.bundle import failures
 from launch.slurm.submissions import read
 
@@ -20,7 +21,8 @@ def main(folder: Path) -> int:
     """Close the attempts of this job that nobody closed; requeue the job unless it failed too often."""
     submission = read(folder)
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
-    cells = [CellFolder(folder.parent.parent / "cells" / cell) for cell in submission.jobs[index]]
+    runs = Runs(folder.parent.parent)
+    cells = [runs.cell(cell) for cell in submission.jobs[index]]
     last_words = _last_words(folder / f"{environment.job()}_0_log.err")
     unfinished = [cell for cell in cells if cell.status().state not in ("finished", "running")]
     for cell in unfinished:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.config.errors import ConfigError
+from launch.planning.chunks import chunks
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 LIVE = frozenset({
@@ -58,7 +59,7 @@ def queued(names: Collection[str], patience: float = PATIENCE_SECONDS) -> dict[t
         ConfigError: slurmctld does not answer.
     """
     found: dict[tuple[str, int], Job] = {}
-    for some in _chunks(sorted(names), NAMES_PER_CALL):
+    for some in chunks(sorted(names), NAMES_PER_CALL):
         options = ["--noheader", "--array", "--states=all", f"--name={','.join(some)}", "--format=%j|%F|%K|%T|%r|%N"]
         found |= parse_squeue(call("squeue", *options, patience=patience).splitlines())
     return found
@@ -68,7 +69,7 @@ def accounted(names: Collection[str], since: float) -> dict[tuple[str, int], Job
     """The jobs of these names that ended, as far as the site keeps accounts; nothing where it does not."""
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
     found: dict[tuple[str, int], Job] = {}
-    for some in _chunks(sorted(names), NAMES_PER_CALL):
+    for some in chunks(sorted(names), NAMES_PER_CALL):
         options = ["--noheader", "--parsable2", "--allocations", "--allusers", f"--starttime={start}"]
         try:
             done = subprocess.run(
@@ -87,7 +88,7 @@ def cancel(jobs: Iterable[Job]) -> None:
     Raises:
         ConfigError: scancel refuses.
     """
-    for some in _chunks([job.job_id for job in jobs], NAMES_PER_CALL):
+    for some in chunks([job.job_id for job in jobs], NAMES_PER_CALL):
         call("scancel", *some)
 
 
@@ -133,7 +134,3 @@ def parse_sacct(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
             # CANCELLED by 1000
             found[name, int(match[1] or 0)] = Job(job_id, state.split()[0], "", nodes)
     return found
-
-
-def _chunks(items: list[str], size: int) -> Iterable[list[str]]:
-    return (items[first : first + size] for first in range(0, len(items), size))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from harness.config.errors import ConfigError, explain
-from harness.records.cell_folder import write_atomically
+from harness.records.files import write_atomically
 from launch.planning.runs_folder import Runs
 from launch.slurm.arrays import Layout, Submission, parameters, python
 from launch.slurm.queue import Job, Jobs, accounted, queued

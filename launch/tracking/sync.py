@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from harness.config.cells import Cell
+from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from harness.records.events import AnyEvent, Contraction, Evaluation, Fidelity, Probe, Start, Step, durable
+from launch.planning.chunks import chunks
 from launch.planning.runs_folder import Runs
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -96,10 +97,10 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
         run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
     # A shell may have died right after it made the run.
     missing = [param for param in _params(folder.cell()) if param.key not in run.data.params]
-    for params in _chunks(missing, PARAMS_PER_CALL):
+    for params in chunks(missing, PARAMS_PER_CALL):
         client.log_batch(run.info.run_id, params=params)
     sent = int(run.data.tags.get("jfbench.events", 0))
-    for metrics in _chunks(_metrics(events[sent:]), METRICS_PER_CALL):
+    for metrics in chunks(_metrics(events[sent:]), METRICS_PER_CALL):
         client.log_batch(run.info.run_id, metrics=metrics)
     tags = {**_tags(events), "jfbench.state": state, "jfbench.events": str(len(events)), "jfbench.synced": done}
     if state == "finished":
@@ -114,7 +115,8 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
 
 def _params(cell: Cell) -> list[Param]:
     """Every field of the cell under its dotted name."""
-    return [Param(key, str(value)) for key, value in _flat(cell.to_json())]
+    fields = flatten(cell.to_json())
+    return [Param(key, json.dumps(value) if isinstance(value, list) else str(value)) for key, value in fields]
 
 
 def _tags(events: Iterable[AnyEvent]) -> dict[str, str]:
@@ -194,19 +196,6 @@ def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
         token = page.token
         if not token:
             return
-
-
-def _flat(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list) else value
-
-
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
 
 
 def _milliseconds(seconds: float) -> int:

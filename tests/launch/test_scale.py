@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.config.cells import Cell
-from harness.records.cell_folder import CellStatus, write_atomically
+from harness.records.cell_folder import CellStatus
+from harness.records.files import write_atomically
 from launch.planning.grid import Grid, plan
 from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs

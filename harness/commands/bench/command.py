@@ -28,7 +28,7 @@ def bench(
     import torch
 
     from harness.commands.bench import report
-    from harness.records.cell_folder import write_atomically
+    from harness.records.files import write_atomically
 
     # A second thread waits for whatever else the machine does, twice at every layer: with one, repeats agree.
     torch.set_num_threads(1)

@@ -5,19 +5,9 @@ from torch import Tensor
 
 from harness.commands.bench.observation import Gradient, Method
 from harness.config.build import build
-from harness.config.catalog.solvers import Anderson, Broyden, CgNormal, Gmres, Picard
-from harness.implicit.backprop import (
-    Backprop,
-    Implicit,
-    Jfb,
-    Neumann,
-    Phantom,
-    Problem,
-    Shine,
-    StochasticNeumann,
-    Truncated,
-    Unrolled,
-)
+from harness.config.catalog.backprop import BackpropSpec
+from harness.config.catalog.solvers import AdjointSolverSpec, Anderson, Broyden, Gmres, Picard, SolverSpec
+from harness.implicit.backprop import Backprop, Implicit, Problem
 from harness.implicit.solvers import Function, Solver
 
 ADJOINT_TOL = 1e-4
@@ -64,21 +54,43 @@ def plain_loops(depth: int) -> list[Method]:
 
 
 def our_methods(depth: int) -> list[Method]:
-    """Every backprop method after exactly `depth` plain steps; `shine` takes as many Broyden steps."""
-    plain: Solver = build(Picard(tol=None, max_steps=depth))
-    broyden: Solver = build(Broyden(tol=None, max_steps=depth))
-    adjoints = [spec(tol=ADJOINT_TOL, max_steps=MAX_PRODUCTS) for spec in (Anderson, Broyden, Gmres, Picard, CgNormal)]
+    """Every backprop method of the catalog after exactly `depth` forward steps, with its default parameters."""
     return [
-        Method("jfbench", "jfb", _with(Jfb(), plain)),
-        *(Method("jfbench", f"implicit, {spec.name}", _with(Implicit(build(spec)), plain)) for spec in adjoints),
-        Method("jfbench", "neumann, order 5", _with(Neumann(5), plain)),
-        Method("jfbench", "stochastic-neumann, .8", _with(StochasticNeumann(0.8), plain)),
-        Method("jfbench", "shine", _with(Shine(), broyden)),
-        Method("jfbench", "phantom, 5 steps, tau .5", _with(Phantom(5, 0.5), plain)),
-        Method("jfbench", "truncated, 5 steps", _with(Truncated(5), plain)),
-        Method("jfbench", "unrolled", _with(Unrolled(depth), plain), flat=False),
-        Method("jfbench", "unrolled, checkpointed", _with(Unrolled(depth, checkpoint=True), plain), flat=False),
+        Method("jfbench", _name(spec), _with(build(spec), _forward(spec, depth)), flat=spec.finds_fixed_point)
+        for choice in BackpropSpec.choices().values()
+        for spec in _variants(choice, depth)
     ]
+
+
+def _variants(choice: type[BackpropSpec], depth: int) -> list[BackpropSpec]:
+    """The method, by every adjoint solver if it solves an adjoint equation; unrolled with and without checkpoints."""
+    if choice.solves_adjoint:
+        limits = {"tol": ADJOINT_TOL, "max_steps": MAX_PRODUCTS}
+        solvers = [{"name": name, **limits} for name in AdjointSolverSpec.choices()]
+        return [choice.model_validate({"solver": solver}) for solver in solvers]
+    if choice.finds_fixed_point:
+        return [choice.model_validate({})]
+    return [choice.model_validate({"steps": depth, "checkpoint": checkpoint}) for checkpoint in (False, True)]
+
+
+def _name(spec: BackpropSpec) -> str:
+    """The method and its parameters, without the depth, which the table's columns name."""
+    shown = [spec.name]
+    for field, value in spec.parameters().items():
+        if field == "solver":
+            shown.append(value.name)
+        elif value is True:
+            shown.append(field)
+        elif value is not False and not (field == "steps" and spec.fixed_steps):
+            shown.append(f"{field} {value:g}")
+    return ", ".join(shown)
+
+
+def _forward(spec: BackpropSpec, depth: int) -> Solver:
+    """Exactly `depth` plain steps, or steps of the solver that the method needs."""
+    name = min(spec.forward_solvers, default="picard")
+    solver: Solver = build(SolverSpec.choices()[name].model_validate({"tol": None, "max_steps": depth}))
+    return solver
 
 
 def our_implicit(tol: float) -> list[Method]:

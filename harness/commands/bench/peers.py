@@ -35,7 +35,7 @@ def at_depth(depth: int) -> list[Method]:
         "implicit, anderson, hook": {**implicit, "b_solver": "anderson", "ift": False, "hook_ift": True},
         "implicit, broyden": {**implicit, "b_solver": "broyden"},
         "implicit, picard": {**implicit, "b_solver": "fixed_point_iter"},
-        "phantom, 5 steps, tau .5": {"grad": 5, "tau": 0.5},
+        "phantom, steps 5, tau 0.5": {"grad": 5, "tau": 0.5},
     }
     return [Method(NAME, name, _gradient(**forward, **options)) for name, options in rows.items()]
 

@@ -23,6 +23,11 @@ class BackpropSpec(Spec):
     solves_adjoint: ClassVar[bool] = False
     """True where it solves the adjoint equation, and an earlier solution is a good start."""
 
+    @property
+    def fixed_steps(self) -> int | None:
+        """The number of steps from the initial state; None where it looks for a fixed point."""
+        return None
+
 
 class Jfb(BackpropSpec):
     """Jacobian-free backpropagation: the inverse of I - J is replaced by I (Fung et al. 2022; paper, eq. 6)."""
@@ -97,3 +102,8 @@ class Unrolled(BackpropSpec):
     """Steps K; the cell's solver is not used."""
     checkpoint: bool = False
     """Keep only the states and compute each step twice: less memory, a third more time."""
+
+    @property
+    def fixed_steps(self) -> int:
+        """K."""
+        return self.steps

@@ -5,11 +5,7 @@ import pytest
 
 from analysis.reading.load import load
 from analysis.rendering import figures, pictures
-from analysis.sections import paper
-from analysis.sections.accuracy import accuracy_frame
-from analysis.sections.cost import cost_frame
-from analysis.sections.fidelity import gradient_frame
-from analysis.sections.scaling import scaling_frame
+from analysis.sections import SECTIONS, cost, curves, fidelity, paper, scaling, searches
 from harness.config.cells import Cell, TrainCell
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, make
@@ -26,16 +22,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         caught[name] = canvas
         return figures.Figure(name, title, caption, 1.0, b"", b"")
 
-    monkeypatch.setattr(figures, "render", render)
-    monkeypatch.setattr(pictures, "render", render)
-    monkeypatch.setattr(paper, "render", render)
+    for module in (pictures, cost, curves, fidelity, paper, scaling, searches):
+        monkeypatch.setattr(module, "render", render)
     return caught
 
 
 def draw(runs: Runs) -> None:
-    data = load(runs, "demo")
-    figures.grid_figures(data, accuracy_frame(data), cost_frame(data), gradient_frame(data), scaling_frame(data))
-    pictures.comparisons(data)
+    for make_section in SECTIONS:
+        make_section(load(runs, "demo"))
 
 
 def legend(canvas: Any) -> list[str]:
@@ -44,7 +38,8 @@ def legend(canvas: Any) -> list[str]:
 
 def test_axes_and_lines_are_named(runs: Runs, drawn: dict[str, Any]) -> None:
     draw(make(runs, *SMALL, "model=de-hqs,de-grad,de-prox"))
-    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost"}
+    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost",
+                          "figure-1", "table-1"}  # fmt: skip
     assert legend(drawn["validation"]) == ["jfb", "implicit", "total-variation", "tikhonov"]
     assert [axes.get_title() for axes in drawn["loss"].axes if axes.axison] == ["de-hqs", "de-grad", "de-prox"]
     assert drawn["cost-quality"].axes[0].get_ylabel() == "Test PSNR (dB)"
@@ -84,7 +79,7 @@ def test_the_papers_figure_and_table_show_the_best_de_grad_by_jfb(runs: Runs, dr
 )
 def test_loss_is_called_what_the_cells_say(runs: Runs, drawn: dict[str, Any], losses: str, said: str) -> None:
     data = load(make(runs, *SMALL, "model=de-grad", f"loss={losses}"), "demo")
-    figures.loss_curves(data)
+    curves.loss_curves(data)
     assert drawn["loss"].axes[0].get_ylabel() == said
     paper.paper_figures(data)
     axes = drawn["figure-1"].axes[0]
@@ -119,18 +114,18 @@ def test_unfinished_cells_have_curves_and_are_named(runs: Runs, drawn: dict[str,
             fake.state = "failed"
 
     data = load(make(runs, *SMALL, change=fail), "demo")
-    figure = figures.loss_curves(data)
+    figure = curves.loss_curves(data)
     assert figure is not None
     assert "Unfinished: de-hqs_jfb" in figure.caption
-    assert figures.cost_against_quality(data, accuracy_frame(data), cost_frame(data)) is None
-    assert figures.phase_breakdown(cost_frame(data)) is None
+    assert cost.cost_against_quality(data) is None
+    assert cost.phase_breakdown(cost.cost_frame(data)) is None
 
 
 def test_loss_that_is_not_finite_is_left_out(runs: Runs, drawn: dict[str, Any]) -> None:
     data = load(make(runs, *SMALL), "demo")
     data.steps.loc[data.steps["step"] == 3, "loss"] = math.nan
     data.steps.loc[data.steps["step"] == 4, "loss"] = math.inf
-    figures.loss_curves(data)
+    curves.loss_curves(data)
     assert all(math.isfinite(y) for line in drawn["loss"].axes[0].lines for y in line.get_ydata())
 
 

@@ -104,7 +104,7 @@ def test_unfinished_cells_are_not_scored(runs: Runs) -> None:
 
 def test_caption_names_the_conditions(runs: Runs) -> None:
     data = load(make(runs, *SMALL, "model=de-hqs", "seed=0,1"), "demo")
-    table = accuracy_table(data, accuracy_frame(data))
+    table = accuracy_table(data)
     for part in ("pictures, 64 px, 8 test pictures", "kernel size 5", "kernel std 2.236", "noise std 0.01",
                  "value range [0.0, 1.0]", "boundary zero", "device: cpu", "10 steps", "seed 0, 1", "world size 2",
                  f"commit: {'a' * 12}"):  # fmt: skip
@@ -114,7 +114,7 @@ def test_caption_names_the_conditions(runs: Runs) -> None:
 
 def test_caption_names_each_protocol_with_its_physics(runs: Runs) -> None:
     data = load(make(runs, *SMALL, "model=de-hqs", "physics=paper,code2024"), "demo")
-    caption = accuracy_table(data, accuracy_frame(data)).caption
+    caption = accuracy_table(data).caption
     assert "protocol: gaussian-blur (" in caption, "the baselines', which share the base"
     assert "paper (boundary zero, kernel size 5, kernel std 2.236, noise std 0.01, value range [0.0, 1.0])" in caption
     assert "code2024 (boundary zero, kernel size 5, kernel std 1, noise std 0.01, value range [-1.0, 1.0])" in caption

@@ -22,13 +22,13 @@ SCORES = ("psnr", "ssim", "legacy_psnr")
 def scored(runs: Runs) -> Table:
     """The table where `python -m harness score` has scored every cell that it can."""
     same = [1.0] * len(PICTURES)
-    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES, 
-                      scores=dict.fromkeys(SCORES, same), nfe=same, residual=[0.1] * len(PICTURES), diverged=[])  # fmt: skip
+    full = Evaluation(time=3.0, step=4, split="full", indices=PICTURES,
+                      scores=dict.fromkeys(SCORES, same), nfe=same, residual=[0.1] * len(PICTURES))  # fmt: skip
     for folder in make(runs, *SMALL).cells_of("demo"):
         if folder.cell().kind != "pretrain":
             folder.write_scores([full])
     data = load(runs, "demo")
-    return final_table(data, final_frame(data))
+    return final_table(data)
 
 
 def test_caption_counts_the_pictures_that_the_rows_were_scored_on(runs: Runs) -> None:

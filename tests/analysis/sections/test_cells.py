@@ -5,7 +5,7 @@ import pytest
 from analysis.reading.load import load
 from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.cells import cell_frame
-from harness.records.cell_folder import write_atomically
+from harness.records.files import write_atomically
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import make
 

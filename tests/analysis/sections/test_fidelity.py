@@ -4,8 +4,13 @@ import pytest
 
 from analysis.reading.load import load
 from analysis.rendering import tables
-from analysis.rendering.figures import fidelity_against_cost
-from analysis.sections.fidelity import contraction_frame, contraction_table, gradient_frame, gradient_table
+from analysis.sections.fidelity import (
+    contraction_frame,
+    contraction_table,
+    fidelity_against_cost,
+    gradient_frame,
+    gradient_table,
+)
 from analysis.sections.findings import findings
 from harness.config.cells import Cell
 from launch.planning.runs_folder import Runs
@@ -16,8 +21,7 @@ SMALL = ("model=de-hqs,de-grad", "steps=10", "pretraining.steps=4", "backprop=jf
 
 def said(runs: Runs) -> str:
     data = load(runs, "demo")
-    accuracy = cost = data.probes[:0]
-    found = findings(data, accuracy, cost, contraction_frame(data), gradient_frame(data))
+    found = findings(data)
     return "\n".join(f"{finding.mark}: {finding.text} {finding.detail}" for finding in found)
 
 
@@ -30,7 +34,7 @@ def test_every_gradient_has_a_row_at_every_measured_step(runs: Runs) -> None:
     assert last.loc["neumann", "products"] == 6
     assert math.isnan(last.loc["unrolled", "relative_error"])
     assert fidelity_against_cost(frame) is not None
-    text = tables.to_markdown(gradient_table(data, frame))
+    text = tables.to_markdown(gradient_table(data))
     assert "| de-hqs jfb | 10 | neumann | 0.9900 | 1.0e-1 | 0.800 | 2 | 6 | measured | 1 of 2 |" in text
     assert "implicit-tight is the closest" in said(runs)
 
@@ -45,7 +49,7 @@ def test_without_a_converged_reference_there_is_a_status_and_no_number(runs: Run
     assert list(rows["status"]) == ["no converged reference"] * 2
     assert list(rows["pictures"]) == ["0 of 2"] * 2, "whether the forward or the adjoint solve did not converge"
     assert rows["relative_error"].isna().all()
-    text = tables.to_markdown(gradient_table(data, frame))
+    text = tables.to_markdown(gradient_table(data))
     nothing = tables.NOTHING
     assert f"| de-hqs jfb | 0 | {nothing} | {nothing} | {nothing} |" in text
     assert "warning: 2 of 4 measurements of gradients have no converged reference." in said(runs)
@@ -66,7 +70,7 @@ def test_contraction_shows_the_worst_picture_with_its_sign_and_the_drift(runs: R
     assert math.isinf(bad["residual_10k"])
     assert good["spectral_radius"] == 0.97
     assert good["drift"] == 0
-    assert "-1.170" in tables.to_markdown(contraction_table(data, contraction_frame(data)))
+    assert "-1.170" in tables.to_markdown(contraction_table(data))
     words = said(runs)
     assert "mixed: 1 of 2 trained methods have a map whose measured spectral radius is below 1." in words
     assert "mixed: 1 of 2 trained methods keep their PSNR, to 0.1 dB, at ten times the training depth." in words

@@ -3,9 +3,6 @@ from collections.abc import Callable
 import pytest
 
 from analysis.reading.load import load
-from analysis.sections.accuracy import accuracy_frame
-from analysis.sections.cost import cost_frame
-from analysis.sections.fidelity import contraction_frame, gradient_frame
 from analysis.sections.findings import Finding, findings
 from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
 from launch.planning.runs_folder import Runs
@@ -17,7 +14,7 @@ SMALL = ("model=de-grad,de-hqs", "steps=4", "pretraining.steps=1")
 
 def found(runs: Runs, *overrides: str, change: Callable[[Cell, Fake], None] = lambda cell, fake: None) -> list[Finding]:
     data = load(make(runs, *SMALL, *overrides, change=change), "demo")
-    return findings(data, accuracy_frame(data), cost_frame(data), contraction_frame(data), gradient_frame(data))
+    return findings(data)
 
 
 def of(kind: type | tuple[type, ...], **changes: object) -> Callable[[Cell, Fake], None]:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis.reading.load import trained_by_jfb
+from analysis.sections.comparisons import trained_by_jfb
 
 COLUMNS = ["method", "backprop", "family", "tuned_family"]
 

@@ -52,7 +52,7 @@ def test_cells_without_estimate_are_counted_apart_and_named(runs: Runs) -> None:
     assert math.isnan(baseline["ratio"])
     assert baseline["unestimated_used"] == pytest.approx(SECONDS / 3600)
     assert frame.loc["all", "unestimated_cells"] == 3
-    shown = price_table(data, price_frame(data))
+    shown = price_table(data)
     assert all(cell_id in shown.notes[-1] for cell_id in data.cells["cell_id"] if not cell_id.startswith("de-"))
     assert "de-hqs" not in shown.notes[-1]
 

@@ -64,4 +64,4 @@ def test_studies_that_differ_otherwise_have_rows_and_lines_of_their_own(runs: Ru
 def test_one_number_of_ranks_is_no_study(runs: Runs) -> None:
     data = load(make(runs, *SMALL), "demo")
     assert scaling_frame(data).empty
-    assert scaling_table(data, scaling_frame(data)).frame.empty
+    assert scaling_table(data).frame.empty

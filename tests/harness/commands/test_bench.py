@@ -59,7 +59,7 @@ def test_saved_bytes_are_flat_in_depth_or_grow_linearly(results: dict[str, Any])
 
 def test_checkpointing_trades_evaluations_for_memory(results: dict[str, Any]) -> None:
     rows = ours(results["depth_rows"])
-    plain, trade = rows["unrolled"]["work"][-1], rows["unrolled, checkpointed"]["work"][-1]
+    plain, trade = rows["unrolled"]["work"][-1], rows["unrolled, checkpoint"]["work"][-1]
     assert trade["evaluations"] == 2 * plain["evaluations"]
     assert trade["saved_bytes"] < 0.2 * plain["saved_bytes"]
     assert trade["error"] == pytest.approx(plain["error"])

@@ -458,7 +458,7 @@ def test_a_map_that_does_not_contract_is_a_status() -> None:
     slope = torch.full((1,), 1.5, dtype=torch.float64, requires_grad=True)
     b = torch.ones(2, 5, dtype=torch.float64)
     for method in (Jfb(), Implicit(Picard(1e-8, 60)), Neumann(40), Truncated(3), Unrolled(30)):
-        found = method(lambda x: slope * x + b, b, Picard(1e-8, 60))
+        found = method(Problem(lambda x: slope * x + b, b, Picard(1e-8, 60)))
         found.state.sum().backward()
         if not isinstance(method, Unrolled):
             assert found.forward.status.tolist() == [Status.DIVERGED] * 2

@@ -7,6 +7,7 @@ from harness.records.cell_folder import CellFolder, CellStatus
 from launch.local import single as alone
 from launch.planning.grid import override, parse_assignment, plan, read_grid
 from launch.planning.runs_folder import Runs
+from launch.planning.selection import find_cell
 
 CHANGES = ["steps=77", "world_size=1"]
 
@@ -20,7 +21,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish_denoiser(runs: Runs, prefix: str) -> None:
-    needs = runs.find_cell(prefix).cell().needs
+    needs = find_cell(runs, prefix).cell().needs
     assert needs is not None
     runs.cell(needs.cell_id).write_status(CellStatus(state="finished"))
 

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from harness.config.cells import Cell, PretrainCell, TrainCell
-from harness.records.cell_folder import CellFolder, CellStatus, write_atomically
+from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import Checkpoint, End, Start
+from harness.records.files import write_atomically
 from harness.training.sample_order import PoolOrder
 from launch.planning.grid import Grid, plan, read_grid
 from launch.planning.profiles import Local

@@ -1,0 +1,35 @@
+"""What the searches of tuned baselines saw."""
+
+import seaborn as sns
+
+from analysis.reading.load import GridData
+from analysis.rendering.figures import Figure, facets, finish, log_ticks, render
+from analysis.rendering.section import Section, drawn
+
+
+def section(data: GridData) -> Section:
+    """The curve of each search."""
+    return Section("Searches of the tuned baselines", figures=drawn(lambda: search_curves(data)))
+
+
+def search_curves(data: GridData) -> Figure | None:
+    """What each baseline's search saw."""
+    if data.searches.empty:
+        return None
+    labels = {str(cell_id): str(label) for cell_id, label in data.cells["label"].items()}
+    # A facet for each search; methods that plug in one of several denoisers have several searches of one name.
+    searches = {
+        f"{labels[str(cell_id)]}, {parameter}": rows
+        for (cell_id, parameter), rows in data.searches.groupby(["cell_id", "parameter"], sort=False)
+    }
+    canvas, axes_of = facets(list(searches), columns=3, share=False)
+    for (label, rows), axes in zip(searches.items(), axes_of.values(), strict=True):
+        ordered = rows.sort_values("candidate")
+        chosen = ordered[ordered["candidate"] == ordered["chosen"]]
+        axes.plot(ordered["candidate"], ordered["psnr"], "o-", color="0.45", markersize=4)
+        axes.plot(chosen["candidate"], chosen["psnr"], "o", color=sns.color_palette("colorblind")[1], markersize=9)
+        axes.set(title=label, xscale="log")
+        log_ticks(axes.xaxis)
+    finish(canvas, axes_of, "", "Validation PSNR (dB)")
+    caption = "Mean PSNR on the validation pictures that each search looks at; the chosen value is marked."
+    return render("searches", "Searches of the tuned baselines", caption, canvas)

@@ -1,0 +1,39 @@
+"""Nested mappings under dotted names: `optimizer.lr` is the field lr of the field optimizer."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each leaf with its dotted name, in order."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def get(fields: Any, dotted: str) -> Any:
+    """The value of a dotted field; None where there is none."""
+    for part in dotted.split("."):
+        if not isinstance(fields, Mapping):
+            return None
+        fields = fields.get(part)
+    return fields
+
+
+def with_field(fields: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy with one dotted field set; a choice written by its name becomes a mapping when a part of it is set."""
+    head, _, rest = dotted.partition(".")
+    if not rest:
+        return {**fields, head: value}
+    inner = fields.get(head) or {}
+    inner = {"name": inner} if isinstance(inner, str) else inner
+    return {**fields, head: with_field(inner, rest, value)}
+
+
+def with_fields(fields: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with several dotted fields set, in order."""
+    for dotted, value in values.items():
+        fields = with_field(fields, dotted, value)
+    return dict(fields)

@@ -1,0 +1,62 @@
+"""What a shell completes: grids, cluster profiles and cells. Reads names of files only, since a shell waits for it."""
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+import launch.grids
+import slurm_templates
+
+
+def grids(incomplete: str) -> list[str]:
+    """Grids to launch: the shipped ones and YAML files."""
+    return _starting(incomplete, _stems(launch.grids.__path__[0])) + _yaml_files(incomplete)
+
+
+def clusters(incomplete: str) -> list[str]:
+    """Cluster profiles: the templates and YAML files."""
+    return _starting(incomplete, _stems(slurm_templates.__path__[0])) + _yaml_files(incomplete)
+
+
+def launched_grids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of the grids that were launched in the runs directory."""
+    return _starting(incomplete, (path.parent.name for path in _root(ctx).glob("grids/*/grid.json")))
+
+
+def grids_and_cells(ctx: typer.Context, incomplete: str) -> list[str]:
+    """GRID, or GRID/CELL once the grid is typed."""
+    grid, slash, _ = incomplete.partition("/")
+    if not slash:
+        return launched_grids(ctx, incomplete)
+    try:
+        planned = json.loads((_root(ctx) / "grids" / grid / "grid.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return _starting(incomplete, (f"{grid}/{cell}" for cell in planned["cells"]))
+
+
+def cells(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the cells in the runs directory."""
+    return _starting(incomplete, (path.parent.name for path in _root(ctx).glob("cells/*/cell.json")))
+
+
+def _root(ctx: typer.Context) -> Path:
+    """The runs directory; while a shell completes, only options that were typed have a value."""
+    typed = ctx.params.get("root") or ctx.params.get("runs")
+    return Path(typed or os.environ.get("JFBENCH_RUNS") or "runs")
+
+
+def _stems(folder: str) -> Iterator[str]:
+    return (path.stem for path in Path(folder).glob("*.yaml"))
+
+
+def _yaml_files(incomplete: str) -> list[str]:
+    return sorted(glob.glob(f"{glob.escape(incomplete)}*.yaml"))
+
+
+def _starting(incomplete: str, names: Iterator[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))
