@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from harness.implicit import Differentiable, Solver
-from harness.models import Map
+from harness.models import Map, Parameter
 
 
 class Halving(nn.Module):
@@ -85,6 +85,20 @@ class OneMore:
         with torch.no_grad():
             state = problem.f(solution.value)
         return Differentiable(self.scale * problem.f(state) + (1 - self.scale) * state, solution)
+
+
+def largest_error(image, truth, value_range, power):
+    """A metric."""
+    return float((image - truth).abs().max()) ** power
+
+
+class Gray:
+    """A baseline: every pixel has one value."""
+
+    parameters = (Parameter("level", 0.5, 1.2),)
+
+    def __call__(self, physics, d, level):
+        return torch.full_like(d, level)
 '''
 
 GRID: dict[str, Any] = {
@@ -101,7 +115,10 @@ GRID: dict[str, Any] = {
         "steps": 3,
         "warm_up": 0,
         "evaluate_every": 3,
-        "operations": {"reconstructions": 1},
+        "operations": {
+            "reconstructions": 1,
+            "metrics": [{"name": "mypackage.mymodule:largest_error", "power": 2, "higher_is_better": False}],
+        },
     },
     "grid": {
         "model": [{"name": "mypackage.mymodule:Pulled", "strength": 0.8, "damping": 0.9}],
@@ -110,7 +127,7 @@ GRID: dict[str, Any] = {
             {"name": "implicit", "solver": {"name": "mypackage.mymodule:Relaxed", "weight": 0.7, "max_steps": 9}},
         ],
     },
-    "baselines": ["tikhonov"],
+    "baselines": ["tikhonov", "mypackage.mymodule:Gray"],
 }
 
 
@@ -132,7 +149,7 @@ def test_own_classes_train_and_are_measured_like_ours(home: Path) -> None:
     done = launch(home, GRID)
     assert done.returncode == 0, done.stdout + done.stderr
     folders = Runs(home / "runs").cells_of("own")
-    assert [folder.status().state for folder in folders] == ["finished"] * 4
+    assert [folder.status().state for folder in folders] == ["finished"] * 5
     trained = [folder for folder in folders if folder.cell_id.startswith("Pulled")]
     assert {folder.cell_id.split("_")[1] for folder in trained} == {"OneMore", "implicit"}
     for folder in trained:
@@ -145,6 +162,7 @@ def test_own_classes_train_and_are_measured_like_ours(home: Path) -> None:
             event.scores["psnr"][0] for event in events if isinstance(event, Evaluation) and event.split == "test"
         ]
         assert scores[-1] != scores[0]
+        assert all(event.scores["largest_error"][0] > 0 for event in events if isinstance(event, Evaluation))
         assert {"contraction", "fidelity", "probe"} <= {event.event for event in events}
 
 
