@@ -42,6 +42,7 @@ def tiny_cell(**fields: Any) -> Cell:
         "data": {"name": "pictures", "image_size": 32, "test_images": 4, "validation_images": 4, "train_images": 32},
         "network": {"name": "dncnn", "depth": 3, "width": 8},
         "solver": {"name": "anderson", "tol": None, "max_steps": 4},
+        "evaluation": None,
         "pool": None,
         "global_batch_size": 6,
         "steps": 4,

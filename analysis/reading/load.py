@@ -28,7 +28,10 @@ from harness.records.events import (
 )
 from launch.planning.runs_folder import Runs
 
-PHASES = ("data", "forward_solve", "adjoint_solve", "parameter_gradient", "gradient_synchronization", "optimizer")
+PHASES = (
+    "data", "forward_solve", "adjoint_solve", "parameter_gradient", "waiting", "gradient_synchronization", "optimizer",
+    "other",
+)  # fmt: skip
 """The phases of a training step that a record may name; a step without one spent no time in it."""
 
 STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
@@ -246,14 +249,15 @@ def _step_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
             first, attempt = event.resumed_from, attempt + 1
         elif isinstance(event, Step):
             fields = event.model_dump(exclude={"event", "time", "seconds", "diverged"})
-            seconds = {phase: event.seconds.get(phase, 0.0) for phase in {*PHASES, *event.seconds}}
+            ranks = {phase: event.seconds.get(phase, [0.0]) for phase in {*PHASES, *event.seconds}}
+            seconds = {phase: sum(values) / len(values) for phase, values in ranks.items()}
             yield {
                 **fields,
                 "attempt": attempt,
                 "attempt_step": event.step - first,
                 "diverged": len(event.diverged),
                 **{f"seconds_{phase}": value for phase, value in seconds.items()},
-                "seconds_total": sum(seconds.values()),
+                "seconds_total": event.duration,
             }
 
 
@@ -269,6 +273,8 @@ def _evaluation_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
                 **{metric: scores[place] for metric, scores in event.scores.items()},
                 "nfe": event.nfe[place],
                 "residual": event.residual[place],
+                "unit_residual": event.unit_residual[place] if event.unit_residual else event.residual[place],
+                "unconverged": picture in event.unconverged,
                 "diverged": picture in event.diverged,
             }
 

@@ -22,7 +22,7 @@ FIRST_STEPS = 5
 """Steps dropped at the start of every attempt, but never more than half of what it did."""
 
 MIB = 2.0**-20
-PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#882255", "#CC6677")
+PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#DDDDDD", "#882255", "#CC6677", "#AA4499")
 """Paul Tol's muted scheme: told apart by colour-blind readers, and not the colours of the methods."""
 MARKERS = "osD^vPX*<>"
 

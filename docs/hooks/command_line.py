@@ -9,7 +9,6 @@ from typing import Any, get_args, get_type_hints
 import typer
 from page_parts import code, prose, table
 
-
 VALUES = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 """What an option takes."""
 
@@ -20,7 +19,9 @@ def command_line_section(package: str) -> str:
     group: Any = typer.main.get_command(app)
     functions = [info.callback for info in app.registered_commands]
     pairs = zip(group.commands.items(), functions, strict=True)
-    return "\n\n".join(part for (name, command), function in pairs for part in _command(package, name, command, function))
+    return "\n\n".join(
+        part for (name, command), function in pairs for part in _command(package, name, command, function)
+    )
 
 
 def _command(package: str, name: str, command: Any, function: Callable[..., object]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The reference of grid files, read off the validated models: every field and every choice of every family."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from page_parts import code, fields_table, is_model, prose, summary
 from pydantic import BaseModel
@@ -79,8 +80,8 @@ def _parts(*models: type[BaseModel]) -> list[type[BaseModel]]:
     found: dict[type[BaseModel], None] = {}
     for model in models:
         for field in model.model_fields.values():
-            arguments = getattr(field.annotation, "__args__", (field.annotation,))
-            found.update({part: None for part in arguments if is_model(part) and not issubclass(part, Spec)})
+            parts = [part for part in get_args(field.annotation) or (field.annotation,) if is_model(part)]
+            found.update({part: None for part in parts if not issubclass(part, Spec)})
     return list(found)
 
 

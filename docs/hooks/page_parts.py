@@ -1,10 +1,10 @@
-"""Pieces of Markdown that several generated parts of the site are made of: escaped text, tables and tables of fields."""
+"""What several generated parts of the site are made of: escaped text, tables, and tables of fields."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -98,7 +98,7 @@ def as_yaml(value: Any) -> str:
     return str(value) or '""'
 
 
-def is_model(part: Any) -> bool:
+def is_model(part: Any) -> TypeGuard[type[BaseModel]]:
     """Whether a part of an annotation is a model with fields of its own."""
     return isinstance(part, type) and issubclass(part, BaseModel)
 

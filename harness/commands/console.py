@@ -1,4 +1,4 @@
-"""What the command lines of the project share: their settings, --version, console width and errors; torch-free."""
+"""Shared console and error handling of the project's command lines; free of torch."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from harness.records.check import Check
 
 PIPED_WIDTH = 160
-"""Characters per line where there is no terminal to ask; rich's own default of 80 breaks the names of cells."""
+"""Characters per line if the output is not a terminal; rich's default of 80 would break the names of cells."""
 
 
 def screen() -> "Console":
-    """The console that a command prints its tables to, as wide as the terminal if there is one."""
+    """The console to which a command prints its tables, as wide as the terminal if there is one."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def command_line(help: str, completion: bool = False) -> typer.Typer:
-    """An application without commands yet. `completion` adds options that install shell completion for its name."""
+    """An application without commands; `completion` adds options that install shell completion."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=completion,
@@ -36,7 +36,7 @@ def command_line(help: str, completion: bool = False) -> typer.Typer:
 
 
 def report_checks(checks: "Iterable[Check]") -> bool:
-    """Print each check as it is made; whether all passed."""
+    """Print each check as soon as it is made, and return whether all passed."""
     sound = True
     for check in checks:
         print(f"{'ok ' if check.passed else 'BAD'} {check.said}", flush=True)
@@ -45,7 +45,7 @@ def report_checks(checks: "Iterable[Check]") -> bool:
 
 
 def run_app(app: Callable[[], object]) -> None:
-    """Run a command; a user's mistake is one line and exit code 2."""
+    """Run a command; report a user's mistake in one line, with exit code 2."""
     try:
         app()
     except ValueError as error:
@@ -65,7 +65,7 @@ def _print_version(asked: bool) -> None:
     try:
         print(f"jfbench {version('jfbench')}")
     except PackageNotFoundError:
-        print("jfbench, of unknown version because it is not installed")
+        print("jfbench: unknown version, because it is not installed")
     raise typer.Exit
 
 
@@ -75,4 +75,4 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Options of every command line."""
+    """Define the options that every command line has."""

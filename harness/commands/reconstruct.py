@@ -1,6 +1,6 @@
 """Restores a user's own pictures with a trained cell: `python -m harness reconstruct IMAGE... --cell CELL`.
 
-Without --cell it takes the one that comes with the repository, which the grid `shipped` trained.
+Without --cell, it uses the cell that comes with the repository, trained by the grid `shipped`.
 """
 
 import csv
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "shipped"
 LEAST_SIZE = 11
-"""Pixels on a side: the window of SSIM."""
+"""Smallest allowed height and width in pixels, the window size of SSIM."""
 
 
 def reconstruct(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Blurred pictures of any size.")],
-    cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy.")] = SHIPPED,
-    blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, and score.")] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("restored"),
+    cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy of it.")] = SHIPPED,
+    blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, then score.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the results.")] = Path("restored"),
 ) -> None:
     """Restore blurred pictures with a trained cell.
 
@@ -37,7 +37,7 @@ def reconstruct(
 
     pictures = {path.stem: read(path) for path in images}
     if len(pictures) < len(images):
-        raise ConfigError("IMAGE: two of them have one name, and so would what is written")
+        raise ConfigError("IMAGE: two of them have the same name, so their results would overwrite each other")
     _, model = trained_model(cell)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -57,13 +57,13 @@ def reconstruct(
 
 @dataclass(frozen=True)
 class Restored:
-    """One picture."""
+    """The result for one picture."""
 
     restored: "Pixels"
     blurred: "Pixels | None"
-    """Where we blurred it."""
+    """The blurred picture, if this command blurred it."""
     scores: dict[str, float]
-    """Of the blurred and the restored picture, where the clean one is known."""
+    """Scores of the blurred and the restored picture; empty if the clean one is unknown."""
     nfe: int
     residual: float
 
@@ -77,10 +77,10 @@ class Restored:
 
 
 def read(path: Path) -> "Pixels":
-    """A picture as (height, width, 3) uint8, upright.
+    """Read a picture as upright (height, width, 3) uint8 pixels.
 
     Raises:
-        ConfigError: there is none, or it is too small.
+        ConfigError: the picture is missing, unreadable or too small.
     """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -93,12 +93,12 @@ def read(path: Path) -> "Pixels":
     except (UnidentifiedImageError, OSError) as error:
         raise ConfigError(f"IMAGE: {path} cannot be read as an image ({error})") from None
     if min(pixels.shape[:2]) < LEAST_SIZE:
-        raise ConfigError(f"IMAGE: {path} must have at least {LEAST_SIZE} pixels a side (got {pixels.shape[:2]})")
+        raise ConfigError(f"IMAGE: {path} must have at least {LEAST_SIZE} pixels per side (got {pixels.shape[:2]})")
     return pixels
 
 
 def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Restored:
-    """Restore one picture of any size; where `blur`, it is blurred first, with noise that is the same each time.
+    """Restore one picture of any size; with `blur`, it is blurred first, with the same noise each time.
 
     Raises:
         ConfigError: the kernel does not fit the picture.
@@ -116,7 +116,7 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
     try:
         with torch.no_grad():
             d = observe(physics, image, noise) if blur else image
-            output = model(d)
+            output = model.reconstruct(d)
     except ValueError as error:
         raise ConfigError(f"IMAGE: {name}: {error}") from None
     scores: dict[str, float] = {}
@@ -133,7 +133,7 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
 
 
 def write_picture(path: Path, pixels: "Pixels") -> None:
-    """A PNG, whole or not at all."""
+    """Write a PNG file atomically."""
     from PIL import Image
 
     from harness.records.files import replacing
@@ -143,7 +143,7 @@ def write_picture(path: Path, pixels: "Pixels") -> None:
 
 
 def write_scores(path: Path, names: list[str], scores: list[dict[str, float]]) -> None:
-    """One line a picture."""
+    """Write a CSV file with one row per picture."""
     from harness.records.files import write_atomically
 
     text = io.StringIO()

@@ -8,13 +8,13 @@ import typer
 
 def score(
     cells: Annotated[list[Path], typer.Argument(metavar="CELL...", help="Directories of finished cells.")],
-    pictures: Annotated[int, typer.Option(min=1, help="Test pictures to score, the first so many.")] = 1000,
-    longer: Annotated[int, typer.Option(min=0, help="Of these, pictures to iterate 10 times longer.")] = 64,
+    pictures: Annotated[int, typer.Option(min=1, help="Number of test pictures to score.")] = 1000,
+    longer: Annotated[int, typer.Option(min=0, help="Number of these to iterate 10 times longer.")] = 64,
 ) -> None:
-    """Score finished cells on more test pictures; the next report has a table of them.
+    """Score finished cells on more test pictures; the next report shows the scores in a table.
 
     \b
-    A cell that has been scored on as many before is left; on more, it is scored anew.
+    Cells that have already been scored on at least this many pictures are skipped.
     \b
     python -m harness score $(python -m analysis best paper-cpu)
     """

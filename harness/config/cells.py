@@ -91,6 +91,16 @@ class Pool(Frozen):
     """Keep the adjoint solution with each state: `implicit` goes on from it, but for `gmres` and `cg-normal`."""
 
 
+class Evaluation(Frozen):
+    """How pictures are reconstructed for scores: far more exactly than in training, so that a score is that of a fixed
+    point and not of a solver that stopped early."""
+
+    tol: PositiveFloat = 1e-5
+    """Relative residual at which a sample stops."""
+    max_steps: PositiveInt = 200
+    """Most evaluations of T for one reconstruction."""
+
+
 class Fidelity(Frozen):
     """Each backprop method's gradient against a converged one in float64, before, during and after training."""
 
@@ -217,6 +227,9 @@ class TrainCell(BatchedCell):
     """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
     of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
     to 1.5, after some 20 s of compiling."""
+    evaluation: Evaluation | None = Evaluation()
+    """Tolerance and length of the solves behind scores, by the cell's own solver; null takes the training's. Methods of
+    a fixed number of steps are scored by these."""
     pool: Pool | None = Pool()
     """Persistent states; null solves from the start in every training step."""
     loss: Literal["mse", "rmse"] = "mse"

@@ -61,6 +61,9 @@ class Problem:
     """(batch, ...): the earlier adjoint solution of the same samples, from which an iterative adjoint solver may go on;
     None starts afresh."""
 
+    progress: float = 1.0
+    """Share of the training that is done, for methods whose accuracy follows it; 1 outside of training."""
+
     def solve(self) -> Solution:
         """The forward solve, without a graph."""
         with self.timed("forward_solve"), torch.no_grad():
@@ -100,10 +103,20 @@ class Implicit:
     """The exact gradient v (I - J)^-1 dT/dTheta (paper, eq. 5): w = v + J^T w is solved by `solver`."""
 
     solver: AdjointSolver
+    first_tol: float | None = None
+    """Tolerance at the start of training, from which it falls geometrically to the solver's own; None: always that."""
 
     def __call__(self, problem: Problem) -> Differentiable:
         """Solve without a graph, one step with it, and replace v by w on its way back."""
-        return attach(problem, self.solver.solve_adjoint)
+        return attach(problem, self.solver_at(problem.progress).solve_adjoint)
+
+    def solver_at(self, progress: float) -> AdjointSolver:
+        """The adjoint solver with the tolerance that is due after this share of the training."""
+        if self.first_tol is None:
+            return self.solver
+        solver: Any = self.solver
+        tightened: AdjointSolver = replace(solver, tol=self.first_tol ** (1 - progress) * solver.tol**progress)
+        return tightened
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class StochasticNeumann:
             term = equation.vjp(term) / self.continuation
             w, last = keep(depth >= j, w + term, w), keep(depth >= j, term, last)
         finite = w.flatten(1).isfinite().all(dim=1)
-        status = torch.full_like(depth, Status.MAX_STEPS).masked_fill(~finite, Status.DIVERGED)
+        status = torch.full_like(depth, Status.FIXED_STEPS).masked_fill(~finite, Status.DIVERGED)
         return Solution(keep(finite, w, v), ratio(per_sample_norm(last), per_sample_norm(w)), depth, status)
 
 
@@ -214,7 +227,7 @@ class Unrolled:
         with torch.no_grad():
             residual = ratio(per_sample_norm(state - previous), per_sample_norm(state))
         nfe = torch.full((len(state),), self.steps, device=state.device)
-        status = torch.where(residual.isfinite(), Status.MAX_STEPS, Status.DIVERGED)
+        status = torch.where(residual.isfinite(), Status.FIXED_STEPS, Status.DIVERGED)
         return Differentiable(state, Solution(state.detach(), residual, nfe, status))
 
     def _step(self, f: Function, state: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ class Status(IntEnum):
     CONVERGED = 0
     MAX_STEPS = 1
     DIVERGED = 2
+    FIXED_STEPS = 3
+    """It took the number of steps that was asked for; there is no tolerance to have met."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Solution:
     value: Tensor
     """(batch, ...): the iterate of least residual, or exactly the last one where tol is null."""
     residual: Tensor
-    """(batch,): relative residual of the best evaluated iterate: |f(x) - x| / |f(x)|; of linear solvers, over |v|."""
+    """(batch,): relative residual of the best evaluated iterate: |f(x) - x| / |f(x)|; of adjoint solves, over |v|."""
     nfe: Tensor
     """(batch,): evaluations of f, or products with the Jacobian, that the sample needed."""
     status: Tensor
@@ -83,8 +85,11 @@ class Solver(ABC):
         x0 = at_least_float32(x0)
         return self.iterate(f, x0, self.begin(x0))
 
-    def iterate(self, f: Function, x0: Tensor, advance: Advance) -> Solution:
-        """The same with an update rule that the caller keeps. The state is in float32 or wider, whatever f returns."""
+    def iterate(self, f: Function, x0: Tensor, advance: Advance, length: Tensor | None = None) -> Solution:
+        """The same with an update rule that the caller keeps. The state is in float32 or wider, whatever f returns.
+
+        Residuals are relative to |f(x)|, or to `length`, (batch,), if it is given.
+        """
         x = best = x0
         progress = Progress(x0, -1.0 if self.tol is None else self.tol)
         growth_bound: Tensor | None = None
@@ -94,18 +99,25 @@ class Solver(ABC):
             if growth_bound is None:
                 # A warm start may be a fixed point up to rounding, and what rounding becomes is not divergence.
                 growth_bound = GROWTH_LIMIT * difference.maximum(torch.finfo(x.dtype).eps ** 0.5 * scale)
-            better = progress.update(ratio(difference, scale), failed=difference > growth_bound)
+            relative = ratio(difference, scale if length is None else length)
+            better = progress.update(relative, failed=difference > growth_bound)
             best = keep(better, x, best)
             x = keep(progress.running, advance(x, fx), x)
             if progress.finished(step):
                 break
-        value = best if self.tol is not None else keep(progress.running, x, best)
-        return progress.solution(value)
+        if self.tol is not None:
+            return progress.solution(best)
+        return progress.solution(keep(progress.running, x, best), cut=Status.FIXED_STEPS)
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """The fixed point of w -> v + J^T w."""
-        start = equation.v if equation.start is None else equation.start
-        return self(lambda w: equation.v + equation.vjp(w), start)
+        """The fixed point of w -> v + J^T w, to a residual |v + J^T w - w| <= tol |v|, as for a linear solver.
+
+        Relative to |w| the same tolerance would mean little: w is tens of times longer than v where an eigenvalue of J
+        lies next to 1 (docs/numerics.md, section 7).
+        """
+        v = at_least_float32(equation.v)
+        start = v if equation.start is None else at_least_float32(equation.start)
+        return self.iterate(lambda w: v + equation.vjp(w), start, self.begin(start), per_sample_norm(v))
 
 
 @dataclass(frozen=True)
@@ -201,10 +213,10 @@ class Progress:
         """No sample runs any more, as far as the host knows after `step`."""
         return (step + 1) % self.check_every == 0 and not self.running.any()
 
-    def solution(self, value: Tensor) -> Solution:
+    def solution(self, value: Tensor, cut: Status = Status.MAX_STEPS) -> Solution:
         """The outcome: whoever has stopped has either come within the tolerance or diverged."""
         stopped = torch.where(self.residual <= self.tol, Status.CONVERGED, Status.DIVERGED)
-        return Solution(value, self.residual, self.nfe, torch.where(self.running, Status.MAX_STEPS, stopped))
+        return Solution(value, self.residual, self.nfe, torch.where(self.running, cut, stopped))
 
 
 def at_least_float32(x: Tensor) -> Tensor:

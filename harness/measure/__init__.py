@@ -1,4 +1,4 @@
-"""The instruments: the clock, the cost of a gradient, scores, gradient fidelity, and the check of a device.
+"""The measuring instruments: the clock, the cost of a gradient, scores, gradient fidelity and the device check.
 
 Imports config, records, implicit, physics, data and models.
 """

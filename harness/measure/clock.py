@@ -1,7 +1,7 @@
 """Times the phases of a training step.
 
-A clock is handed explicitly to what it times: a backward pass runs in another thread on CUDA, where neither a
-thread-local nor a context variable would be seen. It only marks moments; nothing is waited for until `read`.
+A clock is passed explicitly to the code it times: on CUDA, a backward pass runs in another thread, which would see
+neither thread-local nor context variables. A clock only records marks; it does not wait for the device until `read`.
 """
 
 import time
@@ -14,7 +14,7 @@ import torch
 
 
 class Clock:
-    """A timeline of marks, each with the phase that begins there; a nested phase interrupts the one around it."""
+    """A timeline of marks, each naming the phase that begins there; a nested phase interrupts the enclosing one."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_device = device.type != "cpu"
@@ -24,7 +24,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """The enclosed code belongs to `phase`."""
+        """Attribute the time of the enclosed code to `phase`."""
         self._enter(phase)
         try:
             yield
@@ -33,7 +33,7 @@ class Clock:
             self._mark()
 
     def turn(self, phase: str) -> None:
-        """What is left of the phase around the caller belongs to `phase`."""
+        """Attribute the rest of the caller's current phase to `phase`."""
         self._stack[-1] = phase
         self._mark()
 
@@ -50,23 +50,27 @@ class Clock:
         self._marks.append((self._stack[-1], event))
 
     def reset(self) -> None:
-        """Forget what was timed since the last read."""
+        """Forget what was timed before, and start the timeline here."""
         self._marks = []
+        self._mark()
 
     def read(self) -> dict[str, float]:
-        """Seconds of each phase since the last read; waits for the device once."""
+        """Seconds of each phase since the reset; waits for the device once.
+
+        What belongs to no phase is "other", so the phases add up to the time between reset and read.
+        """
+        self._mark()
         marks, self._marks = self._marks, []
         if self._on_device:
             torch.accelerator.synchronize(self._device)
         seconds: dict[str, float] = defaultdict(float)
         for (phase, begin), (_, end) in pairwise(marks):
             seconds[phase] += _between(begin, end)
-        seconds.pop("other", None)
         return dict(seconds)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given; a CPU has by the time it is asked."""
+    """Wait until the device has finished all its work; on a CPU there is nothing to wait for."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

@@ -1,6 +1,6 @@
-"""Is this device to be trusted with a measurement? The same checks on an accelerator and, without one, on the CPU.
+"""Checks whether measurements on this device can be trusted; without an accelerator, the CPU gets the same checks.
 
-Each check compares what the device does with something computed another way, and says both.
+Each check compares a result of the device with one obtained in another way, and reports both.
 """
 
 import time
@@ -24,13 +24,14 @@ from harness.records.check import Check
 GRADIENT_TOLERANCE = 1e-3
 """Largest relative error of a float32 gradient."""
 MEMORY_TOLERANCE = 0.25
-"""Allocators round up, and libraries take workspace."""
+"""Largest relative deviation of the peak: allocators round up, and libraries allocate workspace."""
 CLOCK_TOLERANCE = 0.1
+"""Largest relative deviation from wall time."""
 SIZE, BATCH = 64, 4
 
 
 def check_device() -> Iterator[Check]:
-    """Every check, on the accelerator where there is one."""
+    """Run every check, on the accelerator if there is one and on the CPU otherwise."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is None:
         device = torch.device("cpu")
@@ -45,7 +46,7 @@ def check_device() -> Iterator[Check]:
 
 
 def check_gradient(device: torch.device) -> Check:
-    """A float32 gradient of a whole model on the device against float64 on the CPU."""
+    """Compare a whole model's float32 gradient on the device with its float64 gradient on the CPU."""
     exact = _gradient(torch.device("cpu"), torch.float64)
     found = _gradient(device, torch.float32).to(exact)
     error = float((found - exact).norm() / exact.norm())
@@ -53,7 +54,7 @@ def check_gradient(device: torch.device) -> Check:
 
 
 def check_memory(device: torch.device) -> Check:
-    """The peak that the allocator reports against the bytes of the tensors that were alive."""
+    """Compare the peak reported by the allocator with the bytes of the tensors that were alive."""
     sizes = [2**20 * megabytes for megabytes in (8, 16, 4)]
     torch.zeros(1, device=device)
     with PeakMemory(device) as peak:
@@ -66,7 +67,7 @@ def check_memory(device: torch.device) -> Check:
 
 
 def check_clock(device: torch.device) -> Check:
-    """What the clock that times training phases says against wall time."""
+    """Compare the clock that times training phases with wall time."""
     matrix = torch.randn(512, 512, device=device)
     clock = Clock(device)
     for _ in range(2):  # the first round warms up
@@ -80,13 +81,13 @@ def check_clock(device: torch.device) -> Check:
         wall = time.perf_counter() - begin
         timed = clock.read()["work"]
     off = abs(timed - wall) / wall
-    return Check(off < CLOCK_TOLERANCE, f"clock: {timed * 1e3:.1f} ms where {wall * 1e3:.1f} ms passed")
+    return Check(off < CLOCK_TOLERANCE, f"clock: {timed * 1e3:.1f} ms measured, {wall * 1e3:.1f} ms passed")
 
 
 def check_all_reduce(device: torch.device) -> Check:
-    """A sum over two ranks, each with a device of its own."""
+    """Sum a tensor over two ranks, each with its own device, and check the result."""
     if device.type != "cpu" and torch.accelerator.device_count() < 2:
-        return Check(True, "all-reduce: not tried, two ranks need two devices and there is one")
+        return Check(True, "all-reduce: not tried, because two ranks need two devices and there is only one")
     with TemporaryDirectory() as meeting:
         try:
             spawn(partial(_sum_with_other, device.type, meeting), nprocs=2)
@@ -107,7 +108,7 @@ def _sum_with_other(kind: str, meeting: str, rank: int) -> None:
 
 
 def _gradient(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Of every parameter of a small model, on one batch that is the same everywhere."""
+    """The gradient of all parameters of a small model, on one batch that is the same on every device."""
     torch.manual_seed(0)
     physics = build(catalog.GaussianBlur(), SIZE)
     network = build(catalog.DnCNN(depth=3, width=8))

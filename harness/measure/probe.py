@@ -1,8 +1,9 @@
 """The cost of one gradient, measured on a fixed batch outside the training loop.
 
-Time: warmed up, synchronised, repeated. Memory: on an accelerator from its allocator, on the CPU by an equal
-definition, the storages that tensors created during the gradient keep alive. Bytes saved for the backward pass:
-the distinct storages that autograd holds after the forward pass, parameters and buffers excluded.
+Time is measured after a warm-up, with synchronization, and repeatedly. Memory comes from the allocator on an
+accelerator; on the CPU it is counted equivalently as the storages that tensors created during the gradient keep alive.
+Bytes saved for the backward pass are the distinct storages that autograd holds after the forward pass, without
+parameters and buffers.
 """
 
 import statistics
@@ -29,15 +30,15 @@ Loss = Callable[[], Tensor]
 
 
 def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 3) -> Cost:
-    """One rank's cost of one gradient of `loss`; all ranks call it together."""
+    """This rank's cost of one gradient of `loss`; all ranks must call it together."""
     allocated, saved, flops = _memory(model, loss, device)
-    synchronised, alone = [], []
+    synchronized, alone = [], []
     for _ in range(repeats):
         alone.append(_timed_gradient(model, loss, device, model.no_sync()))
-        synchronised.append(_timed_gradient(model, loss, device, nullcontext()))
-    totals = [forward + backward for forward, backward in synchronised]
+        synchronized.append(_timed_gradient(model, loss, device, nullcontext()))
+    totals = [forward + backward for forward, backward in synchronized]
     quartiles = statistics.quantiles(totals, n=4)
-    exposed = statistics.median(b for _, b in synchronised) - statistics.median(b for _, b in alone)
+    exposed = statistics.median(b for _, b in synchronized) - statistics.median(b for _, b in alone)
     return Cost(
         peak_allocated_bytes=allocated,
         saved_bytes=saved,
@@ -52,7 +53,7 @@ def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repe
 def _timed_gradient(
     model: nn.Module, loss: Loss, device: torch.device, mode: AbstractContextManager[Any]
 ) -> tuple[float, float]:
-    """Seconds of the forward and of the backward pass."""
+    """Seconds of the forward and the backward pass."""
     model.zero_grad()
     synchronize(device)
     begin = time.perf_counter()
@@ -90,7 +91,7 @@ def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, in
 
 
 class _NoModules(ModuleTracker):
-    """The counter's tracking of modules, switched off: its hooks refuse a `torch.autograd.grad` during backward."""
+    """Disables the FLOP counter's module tracking, whose hooks fail on `torch.autograd.grad` in a backward pass."""
 
     def __enter__(self) -> "_NoModules":
         return self
@@ -100,7 +101,7 @@ class _NoModules(ModuleTracker):
 
 
 class PeakMemory:
-    """Peak bytes allocated inside the context over what was allocated at its start."""
+    """Peak bytes allocated inside the context, in excess of what was allocated at its start."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -125,7 +126,7 @@ class PeakMemory:
 
 
 class _LiveStorages(TorchDispatchMode):
-    """Sums the bytes of storages that operations create, until each is freed."""
+    """Tracks the total bytes of the storages that operations have created and that are not yet freed."""
 
     def __init__(self) -> None:
         super().__init__()

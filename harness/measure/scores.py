@@ -1,4 +1,4 @@
-"""Scores reconstructions picture by picture, by every metric of the catalog and a user's own."""
+"""Scores reconstructions picture by picture, by every metric of the catalog and the user's own."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -23,27 +23,30 @@ Metric = Callable[[Tensor, Tensor, tuple[float, float]], float]
 """(image, truth, value range) -> score, for one picture of shape (3, height, width)."""
 
 CATALOG: tuple[MetricSpec, ...] = catalog_metrics()
-"""The metrics that every cell is scored by."""
+"""The metrics by which every cell is scored."""
 
 
 @dataclass
 class Scores:
-    """One entry per picture in every list."""
+    """Scores and solver results; lists have one entry per picture unless noted otherwise."""
 
     indices: list[int] = field(default_factory=list)
     scores: dict[str, list[float]] = field(default_factory=dict)
-    """Metric to its scores."""
+    """Scores by metric."""
     nfe: list[float] = field(default_factory=list)
     residual: list[float] = field(default_factory=list)
+    unit_residual: list[float] = field(default_factory=list)
+    unconverged: list[int] = field(default_factory=list)
+    """Indices, not one entry per picture."""
     diverged: list[int] = field(default_factory=list)
     """Indices, not one entry per picture."""
 
 
 def build_metric(spec: MetricSpec) -> Metric:
-    """The function of a metric, its parameters bound.
+    """The function of a metric with its parameters bound.
 
     Raises:
-        ValueError: it cannot be imported.
+        ValueError: the function cannot be imported.
     """
     return partial(resolve(spec.import_path), **spec.parameters())
 
@@ -57,7 +60,7 @@ def evaluate(
     metrics: Sequence[MetricSpec] = CATALOG,
     show: Callable[[int, Tensor, Tensor], None] = lambda index, image, truth: None,
 ) -> Scores:
-    """Reconstruct the held-out pictures of `indices`, score each against its truth, and `show` it."""
+    """Reconstruct the held-out pictures `indices`, score each against its truth and pass both to `show`."""
     functions = {spec.key: build_metric(spec) for spec in metrics}
     found = Scores(scores={key: [] for key in functions})
     for first in range(0, len(indices), batch_size):
@@ -70,13 +73,15 @@ def evaluate(
                 found.scores[key].append(metric(image, truth, loader.value_range))
         found.nfe += output.forward.nfe.tolist()
         found.residual += output.forward.residual.tolist()
-        statuses = output.forward.status.tolist()
-        found.diverged += [i for i, s in zip(batch.indices, statuses, strict=True) if s == Status.DIVERGED]
+        found.unit_residual += (output.forward.residual / output.unit_step).tolist()
+        for index, status in zip(batch.indices, output.forward.status.tolist(), strict=True):
+            found.diverged += [index] if status == Status.DIVERGED else []
+            found.unconverged += [index] if status == Status.MAX_STEPS else []
     return found
 
 
 def merged(parts: Sequence[Scores]) -> Scores:
-    """The scores of several ranks as one, pictures in the order of their indices."""
+    """The scores of several ranks combined, with pictures sorted by index."""
     indices = list(chain.from_iterable(part.indices for part in parts))
     order = sorted(range(len(indices)), key=indices.__getitem__)
 
@@ -89,30 +94,33 @@ def merged(parts: Sequence[Scores]) -> Scores:
         scores={key: ordered(part.scores[key] for part in parts) for key in parts[0].scores},
         nfe=ordered(part.nfe for part in parts),
         residual=ordered(part.residual for part in parts),
+        unit_residual=ordered(part.unit_residual for part in parts),
+        unconverged=sorted(chain.from_iterable(part.unconverged for part in parts)),
         diverged=sorted(chain.from_iterable(part.diverged for part in parts)),
     )
 
 
 def psnr(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
-    """Standard PSNR in dB of one (3, height, width) picture: clamped to the pixel range, peak = its width."""
+    """Standard PSNR in dB of one (3, height, width) picture, clamped to the pixel range, whose width is the peak."""
     return decibel(float((_on_unit_range(image, value_range) - _on_unit_range(truth, value_range)).square().mean()))
 
 
 def legacy_psnr(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
     """-10 log10 of the unclamped mean squared error on [-1, 1] with peak 1, in dB.
 
-    The figure of the code behind the paper and Gilton et al.; for the same error 6.02 dB below the standard one.
+    This is the value reported by the code of the paper and of Gilton et al. For the same error it is 6.02 dB below
+    standard PSNR.
     """
     low, high = value_range
     return decibel(float((image - truth).square().mean()) * (2 / (high - low)) ** 2)
 
 
 def ssim(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> float:
-    """Structural similarity of one (3, height, width) picture with its truth (Wang et al. 2004), mean over channels.
+    """Structural similarity of one (3, height, width) picture and its truth (Wang et al. 2004), averaged over channels.
 
-    11 x 11 Gaussian window of standard deviation 1.5, population covariance, borders left out: what scikit-image
-    computes with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`, on the picture's own device. On
-    pixels mapped to [0, 1], whatever range the model works on: SSIM compares means and changes with a shift.
+    It uses an 11 x 11 Gaussian window of standard deviation 1.5 and the population covariance, and leaves out borders,
+    like scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`, but runs on the picture's
+    device. Pixels are mapped to [0, 1] first, because SSIM compares means and would change with a shift of the range.
     """
     a, b = _on_unit_range(truth, value_range), _on_unit_range(image, value_range)
     offsets = torch.arange(-5, 6, dtype=a.dtype, device=a.device)
@@ -134,11 +142,11 @@ def ssim(image: Tensor, truth: Tensor, value_range: tuple[float, float]) -> floa
 
 
 def decibel(mse: float) -> float:
-    """-10 log10(mse), at most 200; minus infinity for a mean squared error that is not finite."""
+    """-10 log10(mse), at most 200; minus infinity if the mean squared error is not finite."""
     return -10 * math.log10(max(mse, 1e-20)) if math.isfinite(mse) else -math.inf
 
 
 def _on_unit_range(image: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Pixels in float64, mapped from the pixel range to [0, 1] and clamped to it."""
+    """Pixels in float64, mapped from the pixel range to [0, 1] and clamped."""
     low, high = value_range
     return ((image.double() - low) * (1 / (high - low))).nan_to_num(0, 1, 0).clamp(0, 1)

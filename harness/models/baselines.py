@@ -1,4 +1,4 @@
-"""Reconstructions without training for the task. Their few free parameters are tuned on the validation split alone."""
+"""Reconstruction methods that are not trained. Their few free parameters are tuned on the validation split only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.physics.base import Physics
 Array = npt.NDArray[np.float64]
 
 RIM = 8
-"""Pixels by which a picture is continued past its edges for methods that know no boundary."""
+"""Number of pixels by which a picture is padded on each side for methods that do not model its boundary."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class Parameter:
     start: float
     ratio: float
     whole: bool = False
-    """Rounded to a whole number."""
+    """Whether values are rounded to whole numbers."""
 
     def at(self, power: int) -> float:
-        """The value k steps from the start."""
+        """The value `power` grid steps from the start."""
         value = self.start * self.ratio**power
         return float(round(value)) if self.whole else value
 
 
 class Baseline(Protocol):
-    """One method."""
+    """A reconstruction method with free parameters."""
 
     parameters: tuple[Parameter, ...]
 
     def __call__(self, physics: Physics, d: Tensor, *values: float) -> Tensor:
-        """Reconstruct measurements d, (batch, 3, height, width), with the parameters at `values`."""
+        """Reconstruct the measurements d, (batch, 3, height, width), with the parameters set to `values`."""
 
 
 class Degraded:
@@ -50,27 +50,27 @@ class Degraded:
     parameters = ()
 
     def __call__(self, physics: Physics, d: Tensor) -> Tensor:
-        """d."""
+        """Return d unchanged."""
         return d
 
 
 class DirectInverse:
-    """A^-1 d (paper, section 5): what the noise becomes without regularisation."""
+    """A^-1 d (paper, section 5), which shows how noise is amplified without regularization."""
 
     parameters = ()
 
     def __call__(self, physics: Physics, d: Tensor) -> Tensor:
-        """A^-1 d."""
+        """Return A^-1 d."""
         return physics.inverse(d)
 
 
 class GradientDescent:
-    """Gradient descent on 1/2 |Ax - d|^2 from d with step 1/|A|^2; early stopping is the regularisation."""
+    """Gradient descent on 1/2 |Ax - d|^2 from d with step size 1/|A|^2, regularized by early stopping."""
 
     parameters = (Parameter("iterations", 20, 1.25, whole=True),)
 
     def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
-        """`iterations`, a whole number."""
+        """Take `iterations` steps; the value must be a whole number."""
         x = d
         for _ in range(int(iterations)):
             x = x - physics.A_adjoint(physics.A(x) - d) / physics.norm**2
@@ -78,22 +78,22 @@ class GradientDescent:
 
 
 class Tikhonov:
-    """The argmin of 1/2 |Ax - d|^2 + weight/2 |x|^2, exactly (paper, eq. 2 with R = |x|^2 / 2)."""
+    """The exact argmin of 1/2 |Ax - d|^2 + weight/2 |x|^2 (paper, eq. 2 with R = |x|^2 / 2)."""
 
     parameters = (Parameter("weight", 0.01, 1.25),)
 
     def __call__(self, physics: Physics, d: Tensor, weight: float) -> Tensor:
-        """A proximal step from zero."""
+        """Take one proximal step from zero."""
         return physics.prox_l2(torch.zeros_like(d), d, 1 / weight)
 
 
 class Wiener:
-    """Wiener-Hunt deconvolution of scikit-image: least squares with a penalty on the Laplacian (Hunt 1971)."""
+    """Wiener-Hunt deconvolution by scikit-image: least squares with a penalty on the Laplacian (Hunt 1971)."""
 
     parameters = (Parameter("balance", 0.01, 1.5),)
 
     def __call__(self, physics: Physics, d: Tensor, balance: float) -> Tensor:
-        """Each channel alone."""
+        """Deconvolve each channel separately."""
         from skimage.restoration import wiener
 
         def solve(channels: Array, spread: Array) -> Array:
@@ -103,12 +103,12 @@ class Wiener:
 
 
 class RichardsonLucy:
-    """Richardson-Lucy deconvolution of scikit-image (Richardson 1972); early stopping is the regularisation."""
+    """Richardson-Lucy deconvolution by scikit-image (Richardson 1972), regularized by early stopping."""
 
     parameters = (Parameter("iterations", 10, 1.25, whole=True),)
 
     def __call__(self, physics: Physics, d: Tensor, iterations: float) -> Tensor:
-        """`iterations`, a whole number; it takes and makes non-negative pictures."""
+        """Take `iterations` steps, a whole number; input and output are non-negative."""
         from skimage.restoration import richardson_lucy
 
         def solve(channels: Array, spread: Array) -> Array:
@@ -119,13 +119,13 @@ class RichardsonLucy:
 
 @dataclass(frozen=True)
 class TotalVariation:
-    """The argmin of 1/2 |Ax - d|^2 + weight TV(x), TV joint over colours (Chambolle & Pock 2011, algorithm 1)."""
+    """The argmin of 1/2 |Ax - d|^2 + weight TV(x), with TV joint over colors (Chambolle & Pock 2011, algorithm 1)."""
 
     iterations: int
     parameters = (Parameter("weight", 1e-3, 1.5),)
 
     def __call__(self, physics: Physics, d: Tensor, weight: float) -> Tensor:
-        """Primal-dual iteration with the exact proximal step of the data fidelity."""
+        """Run the primal-dual iteration with the exact proximal step of the data fidelity."""
         primal_step = 10.0
         dual_step = 1 / (8 * primal_step)
         x = x_bar = d
@@ -141,33 +141,33 @@ class TotalVariation:
 
 @dataclass(frozen=True)
 class PnpPgd:
-    """Plug-and-play proximal gradient (Venkatakrishnan et al. 2013): DE-PROX with the denoiser as it was pretrained."""
+    """Plug-and-play proximal gradient (Venkatakrishnan et al. 2013): DE-PROX with the unchanged pretrained denoiser."""
 
     network: nn.Module
     iterations: int
     parameters = (Parameter("step_size", 1.5, 1.1), Parameter("weight", 0.5, 1.25))
 
     def __call__(self, physics: Physics, d: Tensor, step_size: float, weight: float) -> Tensor:
-        """A fixed number of steps."""
+        """Take a fixed number of steps."""
         return _iterate(DeProx(physics, self.network, step_size, weight), d, self.iterations)
 
 
 @dataclass(frozen=True)
 class PnpAdmm:
-    """Plug-and-play ADMM (Venkatakrishnan et al. 2013): DE-ADMM with the denoiser as it was pretrained."""
+    """Plug-and-play ADMM (Venkatakrishnan et al. 2013): DE-ADMM with the unchanged pretrained denoiser."""
 
     network: nn.Module
     iterations: int
     parameters = (Parameter("penalty", 4.0, 1.5), Parameter("weight", 1.0, 1.25))
 
     def __call__(self, physics: Physics, d: Tensor, penalty: float, weight: float) -> Tensor:
-        """A fixed number of steps with a dual step of 1, which does not move the fixed point."""
+        """Take a fixed number of steps with a dual step of 1, which does not affect the fixed point."""
         return _iterate(DeAdmm(physics, self.network, penalty, weight, dual_step=1.0), d, self.iterations)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Outcome of the search for one parameter, the others at their chosen values; candidates in increasing order."""
+    """Result of the search for one parameter while the others have their chosen values; candidates increase."""
 
     name: str
     chosen: float
@@ -176,15 +176,16 @@ class Tuned:
 
     @property
     def interior(self) -> bool:
-        """The chosen candidate is neither the first nor the last."""
+        """Whether the chosen candidate is neither the first nor the last."""
         return self.candidates[0] < self.chosen < self.candidates[-1]
 
 
 def tune(score: Callable[[Sequence[float]], float], parameters: Sequence[Parameter], most: int = 30) -> list[Tuned]:
-    """Climb the grid start * ratio^k of all parameters until every neighbour of the best candidate is worse.
+    """Climb the grid start * ratio^k of all parameters until every neighbor of the best candidate is worse.
 
-    Neighbours differ by a step in any of the parameters, in several at once too: what two of them do is often coupled,
-    and climbing along one at a time stops on a ridge. At most `most` candidates a parameter are tried.
+    Neighbors differ by one step in one or several parameters at once: the effects of two parameters are often coupled,
+    and climbing along one at a time gets stuck on a ridge. The search stops after about `most` candidates per
+    parameter.
     """
 
     def values(powers: Sequence[int]) -> list[float]:
@@ -200,15 +201,15 @@ def tune(score: Callable[[Sequence[float]], float], parameters: Sequence[Paramet
         scores.update({powers: score(values(powers)) for powers in unseen})
         best = max(scores, key=lambda powers: scores[powers])
     found = []
-    for place, parameter in enumerate(parameters):
-        line = sorted(powers for powers in scores if (*powers[:place], best[place], *powers[place + 1 :]) == best)
-        candidates = [values(powers)[place] for powers in line]
-        found.append(Tuned(parameter.name, values(best)[place], candidates, [scores[powers] for powers in line]))
+    for i, parameter in enumerate(parameters):
+        line = sorted(powers for powers in scores if (*powers[:i], best[i], *powers[i + 1 :]) == best)
+        candidates = [values(powers)[i] for powers in line]
+        found.append(Tuned(parameter.name, values(best)[i], candidates, [scores[powers] for powers in line]))
     return found
 
 
 def _iterate(map: Map, d: Tensor, iterations: int) -> Tensor:
-    """The picture after so many steps of an untrained map."""
+    """The picture after `iterations` steps of an untrained map."""
     map = map.to(d.device, d.dtype)
     state = map.initial(d)
     for _ in range(iterations):
@@ -217,10 +218,10 @@ def _iterate(map: Map, d: Tensor, iterations: int) -> Tensor:
 
 
 def _deconvolve(physics: Physics, d: Tensor, solve: Callable[[Array, Array], Array]) -> Tensor:
-    """Give `solve` what scikit-image wants: channels (batch * 3, height, width) on [0, 1], and the point spread.
+    """Call `solve` with the input scikit-image expects: channels (batch * 3, height, width) on [0, 1], point spread.
 
-    Its methods take the blur for a convolution with no boundary. So what a boundary took from the pixels near it is
-    given back, and the picture is continued past its edges: 4 to 8 dB on the pictures of the tests.
+    scikit-image treats the blur as a convolution without a boundary. Pixels near the edges are therefore rescaled to
+    compensate for the light lost beyond the boundary, and the picture is padded; this gains 4 to 8 dB in the tests.
     """
     low, high = physics.value_range
     ones = physics.A(torch.ones_like(d))
@@ -231,7 +232,7 @@ def _deconvolve(physics: Physics, d: Tensor, solve: Callable[[Array, Array], Arr
 
 
 def _point_spread(physics: Physics, d: Tensor) -> Array:
-    """What A makes of a point in the middle of a picture, cut to the smallest odd square that holds it."""
+    """The image under A of a point in the middle of a picture, cropped to the smallest odd square containing it."""
     point = torch.zeros_like(d[:1, :1])
     middle = (point.shape[-2] // 2, point.shape[-1] // 2)
     point[..., middle[0], middle[1]] = 1
@@ -243,7 +244,7 @@ def _point_spread(physics: Physics, d: Tensor) -> Array:
 
 
 def _differences(x: Tensor) -> Tensor:
-    """Forward differences, (batch, 3, h, w) to (2, batch, 3, h, w); zero across the last row and column."""
+    """Forward differences, (batch, 3, h, w) to (2, batch, 3, h, w); zero in the last row and column."""
     out = x.new_zeros(2, *x.shape)
     out[0, ..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
     out[1, ..., :, :-1] = x[..., :, 1:] - x[..., :, :-1]

@@ -8,14 +8,14 @@ from harness.models.equilibrium import Output
 
 
 class Denoiser(nn.Module):
-    """D(x) = x - N(x), with the outward shape of an equilibrium model so that one loop trains both."""
+    """D(x) = x - N(x), with the interface of an equilibrium model so that one loop trains both."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, d: Tensor, *training: object) -> Output:
-        """Denoise (batch, 3, height, width); what else training tells an equilibrium model is of no use here."""
+        """Denoise d, (batch, 3, height, width); the further arguments of an equilibrium model are ignored."""
         image = d - self.network(d)
         once = torch.ones(len(d), dtype=torch.int64, device=d.device)
         zero = torch.zeros(len(d), dtype=d.dtype, device=d.device)

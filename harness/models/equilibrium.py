@@ -1,4 +1,4 @@
-"""The model: a measurement goes in, the fixed point's picture comes out, differentiable by the chosen method."""
+"""The equilibrium model: maps a measurement to the fixed point's picture, differentiable by the chosen method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
-from harness.implicit.backprop import Backprop, Jfb, Problem, Timed, untimed
+from harness.implicit.backprop import Backprop, Jfb, Problem, Timed, Unrolled, untimed
 from harness.implicit.contraction import mean_square_jacobian, normal_directions
 from harness.implicit.solvers import Solution, Solver
 from harness.models.maps import Map
@@ -15,21 +15,23 @@ from harness.models.maps import Map
 
 @dataclass
 class Output:
-    """What one forward pass returns."""
+    """The result of one forward pass."""
 
     image: Tensor
     """(batch, 3, height, width), attached to the graph."""
     state: Tensor
-    """The map's state at the end, detached: where a later solve of the same sample can start."""
+    """The map's final state, detached; a later solve of the same sample can start from it."""
     forward: Solution
     adjoint: list[Solution]
     """Filled during `loss.backward()` by methods that solve an adjoint equation."""
+    unit_step: float = 1.0
+    """Divisor that makes a residual of the map comparable across maps."""
     penalty: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """What to add to the loss; computed in the forward pass, where DistributedDataParallel sees it."""
+    """Term to add to the loss; computed in the forward pass so that DistributedDataParallel sees it."""
 
 
 class Equilibrium(nn.Module):
-    """measurement -> output(T(s*)) with s* = T(s*; measurement); knows neither which map nor which method it has."""
+    """d -> output(T(s*; d)) with s* = T(s*; d), for any map, solver and backprop method."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Equilibrium(nn.Module):
         backprop: Backprop,
         timed: Timed = untimed,
         continuing_solver: Solver | None = None,
+        evaluation_solver: Solver | None = None,
         jacobian_penalty: float | None = None,
         compiled: bool = False,
     ) -> None:
@@ -47,6 +50,7 @@ class Equilibrium(nn.Module):
         self.backprop = backprop
         self.timed = timed
         self.continuing_solver = continuing_solver or solver
+        self.evaluation_solver = evaluation_solver or solver
         self.jacobian_penalty = jacobian_penalty
         self._T = compile_map(map) if compiled else map.forward
 
@@ -57,27 +61,37 @@ class Equilibrium(nn.Module):
         draws: Tensor | None = None,
         adjoint_start: Tensor | None = None,
         warming_up: bool = False,
+        progress: float = 1.0,
     ) -> Output:
-        """Reconstruct d, (batch, 3, height, width): afresh, or going on from the states of an earlier solve.
+        """Reconstruct d, (batch, 3, height, width), starting from `start`, the states of an earlier solve, if given.
 
-        `adjoint_start` is what that one's adjoint solve found, for a method that goes on from it. `draws`, (batch,),
-        are the uniform numbers that a random backprop method and the Jacobian penalty use; without them, outside
-        training, there is no penalty. While `warming_up` the gradient is JFB's.
+        `adjoint_start` holds the earlier adjoint solution, for methods that can continue from it. `draws`, (batch,),
+        are uniform random numbers for randomized backprop methods and the Jacobian penalty; without them, as outside
+        training, there is no penalty. While `warming_up`, the gradient is JFB's.
         """
         solver = self.solver if start is None else self.continuing_solver
         start = self.map.initial(d).detach() if start is None else start
         backprop = Jfb() if warming_up else self.backprop
-        found = backprop(Problem(lambda state: self._T(state, d), start, solver, self.timed, draws, adjoint_start))
+        found = backprop(
+            Problem(lambda state: self._T(state, d), start, solver, self.timed, draws, adjoint_start, progress)
+        )
         output = Output(self.map.output(found.state, d), found.state.detach(), found.forward, found.adjoint)
         if self.jacobian_penalty and draws is not None:
             at = found.forward.value
-            # Not compiled: torch.compile has no derivative of a derivative.
+            # Not compiled, because torch.compile does not support second derivatives.
             squares = mean_square_jacobian(lambda state: self.map(state, d), at, normal_directions(draws, at))
             output.penalty = self.jacobian_penalty * squares.mean()
         return output
 
+    @torch.no_grad()
+    def reconstruct(self, d: Tensor) -> Output:
+        """Reconstruct d, (batch, 3, height, width), for scoring: with the evaluation solver and without a gradient."""
+        method = self.backprop if isinstance(self.backprop, Unrolled) else Jfb()
+        found = method(Problem(lambda state: self._T(state, d), self.map.initial(d), self.evaluation_solver))
+        return Output(self.map.output(found.state, d), found.state, found.forward, [], self.map.unit_step)
+
 
 def compile_map(map: Map) -> Callable[[Tensor, Tensor], Tensor]:
-    """T(state, d) by torch.compile, its graph fit for the many passes back of an adjoint solve."""
+    """T(state, d), compiled so that an adjoint solve can run backward through its graph many times."""
     functorch_config.donated_buffer = False
     return torch.compile(map.forward)

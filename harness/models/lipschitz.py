@@ -1,8 +1,8 @@
-"""Lipschitz control: after each optimiser step every convolution is scaled back to a largest operator norm.
+"""Lipschitz control: after each optimizer step, every convolution is scaled back to a maximal operator norm.
 
-The norm is that of the convolution as a linear map of whole pictures, padding included. That of the weight reshaped
-to a matrix can be half of it (NUMERICS section 2: 1.09 where the operator norm was 2.16). Projecting the weights
-themselves (Gouk et al. 2021) leaves T free of moving parts: between two optimiser steps it is one function.
+The norm is that of the convolution as a linear map of whole pictures, padding included. The norm of the weight
+reshaped to a matrix can be half as large (1.09 was measured for an operator norm of 2.16). Because the weights
+themselves are projected (Gouk et al. 2021), T is one fixed function between two optimizer steps.
 """
 
 import torch
@@ -12,15 +12,15 @@ from harness.implicit.solvers import ratio
 
 FIRST_CALLS = 8
 ITERATIONS = 5
-"""Power iterations in a call. Where Adam takes steps of .01, one let a norm grow to 1.4 times its bound, four to 1.05,
-eight to 1.01."""
+"""Power iterations per call. With Adam steps of 0.01, a norm grew to 1.4 times its bound with one iteration, to 1.05
+times with four and to 1.01 times with eight."""
 
 
 class Projection:
-    """Scales a network's convolutions to norms of at most `bound`; called once after each optimiser step.
+    """Scales a network's convolutions to norms of at most `bound`; called once after each optimizer step.
 
-    Each convolution keeps its dominant singular vector in a buffer `dominant`, (1, channels, height, width), so that a
-    checkpoint holds it. It starts from the same numbers on every rank and follows from the weights alone.
+    Each convolution keeps its dominant singular vector in a buffer `dominant`, (1, channels, height, width), so that it
+    is part of every checkpoint. The vector starts from the same numbers on every rank and depends only on the weights.
     """
 
     def __init__(self, network: nn.Module, bound: float, image_size: int) -> None:
@@ -33,7 +33,7 @@ class Projection:
             self()
 
     def __call__(self) -> None:
-        """Some power iterations and one projection of each layer; the norm is approached from below."""
+        """Run power iterations on each layer, then project it; the norm is approached from below."""
         for layer in self.layers:
             for _ in range(ITERATIONS):
                 dominant, norm = power_iteration(layer, layer.get_buffer("dominant"))
@@ -43,9 +43,9 @@ class Projection:
 
 
 def power_iteration(layer: nn.Conv2d, v: Tensor) -> tuple[Tensor, Tensor]:
-    """L^T L v of length one, for the linear part L of `layer`, and the estimate |L^T L v| / |L v| of |L|.
+    """L^T L v, normalized, for the linear part L of `layer`, and the estimate |L^T L v| / |L v| of |L|.
 
-    The derivative knows L^T for every stride and padding. A layer of zeros leaves v as it is.
+    Automatic differentiation supplies L^T for every stride and padding. For a layer of zeros, v is returned unchanged.
     """
     v = v.detach().requires_grad_()
     with torch.enable_grad():
@@ -56,7 +56,7 @@ def power_iteration(layer: nn.Conv2d, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _convolutions(network: nn.Module, image_size: int) -> dict[nn.Conv2d, torch.Size]:
-    """Every convolution and the shape of its input for one picture."""
+    """Every convolution, with the shape of its input for a batch of one picture."""
     found: dict[nn.Conv2d, torch.Size] = {}
     handles = [
         module.register_forward_pre_hook(lambda layer, inputs: found.update({layer: inputs[0].shape}))

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The losses that training minimizes."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def mean_root_mean_square(images: Tensor, truth: Tensor) -> Tensor:
-    """The mean over (batch, channels, height, width) of each picture's root mean square error."""
+    """The root mean square error of each picture, averaged over the batch; inputs (batch, channels, height, width)."""
     errors = (images - truth).flatten(1)
     return torch.linalg.vector_norm(errors, dim=1).mean() / errors.shape[1] ** 0.5
 

@@ -2,8 +2,9 @@
 
 D_weight(x) = x - weight N(x). The four maps are two pairs: DE-GRAD with weight lambda has the fixed points of
 DE-HQS with penalty 1/lambda, whatever its step; DE-PROX with step eta has those of DE-ADMM with penalty eta,
-whatever its dual step. What does not move the fixed point has a zero exact gradient, so it is trained only in the
-unrolled twins DU-*, the same maps taken a fixed number of steps. A feed-forward model is a map that forgets its state.
+whatever its dual step. A parameter that does not affect the fixed point has a zero exact gradient, so it is trained
+only in the unrolled counterparts DU-*, which apply the same maps for a fixed number of steps. A feed-forward model is
+a map that ignores its state.
 States are (batch, channels, height, width); measurements and outputs are (batch, 3, height, width).
 """
 
@@ -17,7 +18,7 @@ from harness.physics.base import Physics
 
 
 class Map(nn.Module, ABC):
-    """One map: its initial state, one step, and the picture in a state."""
+    """A map: its initial state, one step, and the picture that a state represents."""
 
     def __init__(self, physics: Physics, network: nn.Module, damping: float) -> None:
         super().__init__()
@@ -34,12 +35,20 @@ class Map(nn.Module, ABC):
     def step(self, state: Tensor, d: Tensor) -> Tensor:
         """One undamped step."""
 
+    @property
+    def unit_step(self) -> float:
+        """The factor by which the map scales its whole change: the damping, times the step size if it is such a factor.
+
+        Dividing a residual by it makes residuals comparable across maps, whatever their damping and step size.
+        """
+        return self.damping
+
     def initial(self, d: Tensor) -> Tensor:
-        """Where the iteration starts: A^T d."""
+        """The state from which the iteration starts: A^T d."""
         return self.physics.A_adjoint(d)
 
     def output(self, state: Tensor, d: Tensor) -> Tensor:
-        """The picture in a state. The model calls it on T(s*), so that gradients reach N through T."""
+        """The picture that a state represents. The model calls this on T(s*), so that gradients reach N through T."""
         return state
 
     def gradient(self, x: Tensor, d: Tensor) -> Tensor:
@@ -57,6 +66,11 @@ class DeGrad(Map):
         self.step_size = Positive(step_size, trained=False)
         self.weight = Positive(weight)
 
+    @property
+    def unit_step(self) -> float:
+        """Damping times eta."""
+        return self.damping * float(self.step_size().detach())
+
     def step(self, state: Tensor, d: Tensor) -> Tensor:
         """One gradient step."""
         return state - self.step_size() * (self.gradient(state, d) + self.weight() * self.network(state))
@@ -73,13 +87,13 @@ class DeProx(Map):
         self.weight = Positive(weight)
 
     def step(self, state: Tensor, d: Tensor) -> Tensor:
-        """One proximal-gradient step with the denoiser as proximal operator."""
+        """One proximal-gradient step with the denoiser as the proximal operator."""
         w = state - self.step_size() * self.gradient(state, d)
         return w - self.weight() * self.network(w)
 
 
 class DeAdmm(Map):
-    """x = prox(z - u); z' = D_lambda(x + u); u' = u + beta (x - z'), on the state (z, u) stacked along channels."""
+    """x = prox(z - u); z' = D_lambda(x + u); u' = u + beta (x - z'); the state is (z, u), stacked along channels."""
 
     def __init__(
         self,
@@ -94,6 +108,14 @@ class DeAdmm(Map):
         self.penalty = Positive(penalty)
         self.weight = Positive(weight)
         self.dual_step = Positive(dual_step, trained=False)
+
+    @property
+    def unit_step(self) -> float:
+        """The factor by which the map scales its whole change: the damping, times the step size if it is such a factor.
+
+        Dividing a residual by it makes residuals comparable across maps, whatever their damping and step size.
+        """
+        return self.damping
 
     def initial(self, d: Tensor) -> Tensor:
         """z = A^T d, u = 0."""
@@ -114,19 +136,19 @@ class DeAdmm(Map):
 
 
 class DeHqs(Map):
-    """T(x) = prox(D(x); d). Its fixed point depends on penalty/lambda alone, so lambda is 1."""
+    """T(x) = prox(D(x); d). Its fixed point depends only on penalty/lambda, so lambda is 1."""
 
     def __init__(self, physics: Physics, network: nn.Module, penalty: float, damping: float = 1.0) -> None:
         super().__init__(physics, network, damping)
         self.penalty = Positive(penalty)
 
     def step(self, state: Tensor, d: Tensor) -> Tensor:
-        """Denoise, then the exact proximal step."""
+        """Denoise, then take the exact proximal step."""
         return self.physics.prox_l2(state - self.network(state), d, self.penalty())
 
 
 class FeedForward(Map):
-    """A network trained directly: T(x; d) = p - N(d, p) for every x, with the regularised direct inverse p of d."""
+    """A network trained directly: T(x; d) = p - N(d, p) for every x, with the regularized inverse p of d."""
 
     def __init__(self, physics: Physics, network: nn.Module, penalty: float, damping: float = 1.0) -> None:
         super().__init__(physics, network, damping)
@@ -139,7 +161,7 @@ class FeedForward(Map):
 
 
 class Positive(nn.Module):
-    """A positive scalar, kept as its logarithm."""
+    """A positive scalar, stored as its logarithm."""
 
     def __init__(self, value: float, trained: bool = True) -> None:
         super().__init__()

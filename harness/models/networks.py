@@ -1,8 +1,8 @@
-"""Residual networks N: what a denoiser D(x) = x - N(x) removes from a picture.
+"""Residual networks N, which predict what a denoiser D(x) = x - N(x) removes from a picture.
 
-No BatchNorm and no dropout: N is evaluated many times inside one fixed-point solve and must be the same function
-each time. Weights are channels_last, the faster memory format for these convolutions; pictures come and leave in
-the default format.
+They have no BatchNorm and no dropout, because N is evaluated many times within one fixed-point solve and must be the
+same function each time. Weights are channels_last, the faster memory format for these convolutions; inputs and outputs
+have the default format.
 """
 
 from itertools import pairwise
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 OUTPUT_SCALE = 0.05
-"""N is of the size of the noise, not of the picture. Without this factor the first steps of Adam overshoot by more than
-the noise, and the denoiser needs three times the steps to the same loss."""
+"""The output of N is as large as the noise, not as the picture. Without this factor, the first Adam steps overshoot by
+more than the noise, and the denoiser needs three times as many steps to reach the same loss."""
 
 
 class DnCNN(nn.Sequential):
@@ -32,7 +32,7 @@ class DnCNN(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """A U-Net with one convolution pair a level, average pooling down and nearest-neighbour upsampling."""
+    """A U-Net with one convolution pair per level, average pooling down and nearest-neighbor upsampling."""
 
     def __init__(self, levels: int, width: int, inputs: int = 3) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class UNet(nn.Module):
         _channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, height, width) to (batch, 3, height, width); a size that can't be halved is continued."""
+        """(batch, inputs, height, width) to (batch, 3, height, width); sizes that cannot be halved are padded."""
         height, width = x.shape[-2:]
         step = 2**self.levels
         x = F.pad(x, (0, -width % step, 0, -height % step), mode="replicate")
@@ -62,14 +62,14 @@ class UNet(nn.Module):
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
     assert conv.bias is not None
-    # He et al. 2015: torch's default shrinks the signal at every layer, and with it the speed of the pretraining.
+    # He et al. 2015: PyTorch's default shrinks the signal at every layer, which slows pretraining down.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(conv.bias)
     return conv
 
 
 def _zero(last: nn.Conv2d) -> nn.Conv2d:
-    """The last layer starts at zero: D is the identity at first, and no step goes into unlearning random weights."""
+    """Set the last layer to zero: D starts as the identity, and no step is spent on unlearning random weights."""
     nn.init.zeros_(last.weight)
     assert last.bias is not None
     nn.init.zeros_(last.bias)

@@ -57,10 +57,19 @@ class Step(Event):
     """Products with the Jacobian per sample, mean over the global batch; 0 without an adjoint solve."""
     adjoint_residual: float
     """Largest relative residual of the adjoint solve; 0 without one."""
-    seconds: dict[str, float]
-    """Time of each phase on its slowest rank."""
+    unconverged: float = 0.0
+    """Share of the global batch whose forward solve ended at its largest number of steps, above its tolerance."""
+    adjoint_unconverged: float | None = None
+    """The same share of the adjoint solves; null without an adjoint solve that has a tolerance to meet."""
+    seconds: dict[str, list[float]]
+    """Phase to its seconds on each rank. On every rank the phases add up to the wall time of the whole step."""
     updated: bool = True
     """False where the gradient was not finite and the weights were left alone."""
+
+    @property
+    def duration(self) -> float:
+        """Wall time of the step in seconds, from end to end on its slowest rank."""
+        return max(map(sum, zip(*self.seconds.values(), strict=True)))
 
 
 class Evaluation(Event):
@@ -77,7 +86,11 @@ class Evaluation(Event):
     nfe: list[float]
     """Evaluations of T."""
     residual: list[float]
-    """Relative residual at the end of the solve; 0 for a method that solves nothing."""
+    """Relative residual |T(x) - x| / |T(x)| at the end of the solve; 0 for a method that solves nothing."""
+    unit_residual: list[float] = []
+    """The residual of the undamped map per unit of its step size, which can be compared across maps."""
+    unconverged: list[int] = []
+    """Indices of the pictures whose solve ended at its largest number of steps, above its tolerance."""
     diverged: list[int] = []
     """Indices of the pictures whose solve diverged."""
 

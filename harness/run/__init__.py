@@ -1,6 +1,6 @@
-"""One cell on one rank: wires the other rooms together, and alone knows the cell's directory and the process group.
+"""Runs one cell on one rank: connects the other rooms with the cell's directory and the process group.
 
-Imports every room but commands.
+Imports every room except commands.
 """
 
 from harness.run.cell import run_cell

@@ -1,4 +1,4 @@
-"""One attempt at one cell, as one rank sees it: record, status, and the scoring that all kinds of cells share."""
+"""One attempt to run a cell, on one rank: its record, its status, and the scoring shared by all kinds of cells."""
 
 import os
 import time
@@ -18,8 +18,9 @@ from harness.records.events import AnyEvent, End, Evaluation, Start
 from harness.run.distributed import RankPosition, gather_objects
 
 EVALUATION_BATCH = 8
-"""Pictures a rank reconstructs at a time. Of sixteen, 128 x 128 through 24 channels, each took 1.4 times as long where
-glibc gives a layer's memory back, as it does outside the launcher's environment; inside it 1 to 16 are equal."""
+"""Number of pictures that a rank reconstructs at a time. In batches of 16, each picture (128 x 128, 24 channels) took
+1.4 times as long if glibc returned every layer's memory to the system, as it does outside the launcher's environment;
+inside it, batches of 1 to 16 are equally fast."""
 STATUS_EVERY_SECONDS = 0.5
 
 Split = Literal["validation", "test"]
@@ -27,41 +28,41 @@ Split = Literal["validation", "test"]
 
 @dataclass
 class Attempt:
-    """Where an attempt runs and what it writes. Only rank 0 has a record file, so only rank 0 writes."""
+    """The context of an attempt and what it writes. Only rank 0 has a record file, so only rank 0 writes."""
 
     folder: CellFolder
     position: RankPosition
     device: torch.device
     loader: Loader
     metrics: Sequence[MetricSpec]
-    """What pictures are scored by."""
+    """The metrics by which pictures are scored."""
     stop: Callable[[], str]
-    """Why to checkpoint and leave early; may stop being empty on any rank at any time."""
+    """Returns the reason to checkpoint and exit early, or ""; the reason may appear on any rank at any time."""
     status: CellStatus
     record: IO[str] | None
     environment: dict[str, object]
 
     def start(self, resumed_from: int) -> None:
-        """Write the first line of the attempt."""
+        """Record the start of the attempt."""
         self.write(Start(time=time.time(), resumed_from=resumed_from, environment=self.environment))
 
     def end(self, seconds: float) -> None:
-        """Write the last line of a finished cell."""
+        """Record the end of a finished cell."""
         self.write(End(time=time.time(), seconds=seconds))
 
     def write(self, event: AnyEvent) -> None:
-        """Append to the record."""
+        """Append an event to the record."""
         if self.record is not None:
             self.record.write(event.model_dump_json() + "\n")
             self.record.flush()
 
     def secure(self) -> None:
-        """Wait until what was written survives the loss of this node."""
+        """Flush the record to disk, so that it survives the loss of this node."""
         if self.record is not None:
             os.fsync(self.record.fileno())
 
     def report(self, **changes: object) -> None:
-        """Update the status; progress alone reaches the disk at most twice a second."""
+        """Update the status; updates of the step alone are written at most twice a second."""
         now = time.time()
         only_progress = changes.keys() == {"step"} and now - self.status.updated < STATUS_EVERY_SECONDS
         updated = self.status.updated if only_progress else now
@@ -70,7 +71,7 @@ class Attempt:
             self.folder.write_status(self.status)
 
     def evaluate(self, reconstruct: Reconstruct, split: Split, step: int, keep: int = 0) -> None:
-        """Score one split, shared among the ranks without padding, and record it; store the first `keep` pictures."""
+        """Score one split, divided among the ranks without padding; record it and store the first `keep` pictures."""
         pictures = list(self.loader.dataset.validation if split == "validation" else self.loader.dataset.test)
         mine = pictures[self.position.rank :: self.position.world_size]
 

@@ -1,4 +1,4 @@
-"""Runs a cell without training: tune the free parameters on validation pictures, then score the test pictures."""
+"""Runs a baseline cell: tunes the free parameters on validation pictures, then scores the test pictures."""
 
 import statistics
 import time
@@ -25,11 +25,11 @@ from harness.run.attempt import EVALUATION_BATCH, Attempt
 from harness.run.load_model import denoiser_weights
 
 SEARCH_PICTURES = 32
-"""Validation pictures that the search looks at."""
+"""Number of validation pictures used in the search."""
 
 
 def run_baseline(attempt: Attempt, cell: BaselineCell) -> State:
-    """Tune, record the searches, score."""
+    """Tune the baseline, record the searches, and score the validation and test pictures."""
     reconstruct = plain_reconstruct(attempt.folder, cell, attempt.device)
 
     def validation_psnr(values: Sequence[float]) -> float:
@@ -59,18 +59,18 @@ def run_baseline(attempt: Attempt, cell: BaselineCell) -> State:
 
 @dataclass(frozen=True)
 class PlainReconstruct:
-    """A batch to its reconstructions, with the method's parameters at `values`."""
+    """Reconstructs batches by a baseline."""
 
     physics: Physics
     baseline: Baseline
 
     def __call__(self, batch: Batch, values: Sequence[float]) -> Output:
-        """Measure and reconstruct."""
+        """Simulate the batch's measurements and reconstruct them with the parameters set to `values`."""
         return _output(self.baseline(self.physics, observe(self.physics, batch.images, batch.noise), *values))
 
 
 def plain_reconstruct(folder: CellFolder, cell: BaselineCell, device: torch.device) -> PlainReconstruct:
-    """The method of a cell, with the pretrained network where it needs one."""
+    """The baseline of a cell, with the pretrained network if it needs one."""
     dtype = DTYPES[cell.precision]
     physics = build(cell.physics, cell.data.image_size).to(device, dtype)
     if cell.network is None or cell.needs is None:
@@ -81,6 +81,6 @@ def plain_reconstruct(folder: CellFolder, cell: BaselineCell, device: torch.devi
 
 
 def _output(image: Tensor) -> Output:
-    """A reconstruction that no fixed-point solve made."""
+    """Wrap a reconstruction that did not come from a fixed-point solve."""
     zero = torch.zeros(len(image), dtype=image.dtype, device=image.device)
     return Output(image, image, Solution(image, zero, zero.long(), zero.long() + Status.CONVERGED), [])

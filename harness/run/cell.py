@@ -1,4 +1,4 @@
-"""Runs one cell on one rank: owns the cell directory, joins the other ranks, and writes down how it ended."""
+"""Runs one cell on one rank: locks the cell directory, joins the other ranks, and records the outcome."""
 
 import time
 import traceback
@@ -22,13 +22,14 @@ from harness.run.train_cell import run_training
 
 
 def run_cell(path: Path, position: RankPosition, stop: Callable[[], str] = lambda: "", site: Site = ANYWHERE) -> State:
-    """Run the cell in directory `path` to its end, or until `stop` asks for a checkpoint and an early leave.
+    """Run the cell in directory `path` to its end, or until `stop` requests a checkpoint and an early exit.
 
-    `stop` says why; it may stop being empty on any rank at any time, and the ranks agree on it after each step.
+    `stop` returns the reason, or "". It may start to return one on any rank at any time; after each step, the ranks
+    agree on whether to stop.
 
     Raises:
-        CellBusy: another process runs this cell.
-        ValueError: the number of ranks is not the cell's world_size.
+        CellBusy: another process is running this cell.
+        ValueError: the number of ranks differs from the cell's world_size.
     """
     folder = CellFolder(path)
     cell = folder.cell()
@@ -74,7 +75,7 @@ def _run(
         if state == "finished":
             attempt.end(time.time() - begin)
         if position.rank == 0:
-            reason = "" if state == "finished" else stop() or "another rank was told to leave"
+            reason = "" if state == "finished" else stop() or "another rank was asked to stop"
             attempt.report(message=reason)
             folder.end_attempt(state, reason)
     return state
@@ -87,7 +88,7 @@ def _hardware(device: torch.device) -> dict[str, object]:
 
 @contextmanager
 def _failures_recorded(folder: CellFolder, position: RankPosition) -> Iterator[None]:
-    """Write the first failure of any rank into the status; what the others then see is only its echo."""
+    """Write the first failure of any rank to the status; later failures on other ranks only follow from it."""
     try:
         yield
     except BaseException as error:

@@ -1,6 +1,6 @@
-"""Checkpoints: saved atomically, verified when loaded, a few kept.
+"""Checkpoints: they are saved atomically and verified when loaded, and only the newest few are kept.
 
-The file's name carries the digest of its content, so one rename makes a checkpoint both visible and verifiable.
+A file's name contains the digest of its content, so one rename makes a checkpoint both visible and verifiable.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
 
 
 def load_newest(folder: Path, device: torch.device) -> tuple[int, dict[str, Any]] | None:
-    """Step and state of the newest checkpoint that is whole; None where there is none."""
+    """Step and state of the newest intact checkpoint; None if there is none."""
     for path in _newest_first(folder):
         _, step, digest = path.stem.split("-")
         if _digest(path) == digest:

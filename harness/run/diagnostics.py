@@ -1,4 +1,4 @@
-"""What is measured of a model in training beside its scores: contraction and gradient fidelity, as events."""
+"""Measures and records a model's contraction and gradient fidelity during training, in addition to its scores."""
 
 import time
 from typing import Any
@@ -14,13 +14,13 @@ from harness.run.distributed import gather_objects
 from harness.training.task import Task
 
 PICTURES = 2
-"""Validation pictures at which contraction is measured, one after the other, shared among the ranks."""
+"""Number of validation pictures at which contraction is measured one by one, divided among the ranks."""
 FAR = (1, 2, 10)
-"""How far past the training depth a trained map is iterated, in units of that depth."""
+"""Numbers of iterations of a trained map, as multiples of the training depth."""
 
 
 def record_diagnostics(attempt: Attempt, cell: TrainCell, task: Task, step: int) -> None:
-    """Record whatever is due after `step` training steps; all ranks call it together."""
+    """Record the diagnostics due after `step` training steps; all ranks must call it together."""
     if not cell.iterates:
         return
     start_or_end = step in (0, task.steps)
@@ -31,7 +31,7 @@ def record_diagnostics(attempt: Attempt, cell: TrainCell, task: Task, step: int)
 
 
 def _measure_contraction(attempt: Attempt, cell: TrainCell, task: Task, step: int) -> None:
-    """Record how contractive the map is; after training also where plain iteration of it goes."""
+    """Record how contractive the map is and, after training, the outcome of iterating it plainly."""
     counts = [factor * cell.depth for factor in FAR] if step == task.steps else []
     indices = list(attempt.loader.dataset.validation)[:PICTURES]
     mine = indices[attempt.position.rank :: attempt.position.world_size]
@@ -45,7 +45,7 @@ def _measure_contraction(attempt: Attempt, cell: TrainCell, task: Task, step: in
 
 
 def _contraction(attempt: Attempt, task: Task, index: int, counts: list[int]) -> dict[str, Any]:
-    """Of one picture."""
+    """The contraction measured at one picture."""
     assert isinstance(task.model, Equilibrium)
     map = task.model.map
     batch = attempt.loader.held_out_batch([index])
@@ -66,9 +66,9 @@ def _contraction(attempt: Attempt, task: Task, index: int, counts: list[int]) ->
 
 
 def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Task, step: int) -> None:
-    """Record how good each method's gradient is.
+    """Record how close each method's gradient is to the exact one.
 
-    Every rank computes the same: a rank that waited so long for another would take it for dead.
+    Every rank computes the same result, because a rank that waited this long for another would time out.
     """
     assert isinstance(task.model, Equilibrium)
     indices = list(attempt.loader.dataset.validation)[:pictures]
@@ -79,7 +79,7 @@ def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Ta
         "step": step,
         "status": "no converged reference" if found.methods is None else "measured",
         "indices": indices,
-        "left_out": [indices[place] for place in found.left_out],
+        "left_out": [indices[position] for position in found.left_out],
         "forward_residual": found.forward_residual,
         "adjoint_residual": found.adjoint_residual,
         "methods": found.methods or {},

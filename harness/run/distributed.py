@@ -1,4 +1,4 @@
-"""Process group and what ranks tell each other. Nothing here is called inside a solve: iterations differ by rank."""
+"""The process group and communication between ranks; never called inside a solve, as iterations differ by rank."""
 
 import gc
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Its functions keep the group that exists when they are first imported, as a default value, and DDP imports it late.
+# Its functions store the group that exists when they are first imported as a default value, and DDP imports it late.
 import torch.distributed.nn
 from torch import nn
 from torch.distributed import GradBucket, HashStore, Store, TCPStore  # type: ignore[attr-defined]
@@ -32,20 +32,20 @@ TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class RankPosition:
-    """Where a process stands among the ranks of its cell."""
+    """The position of a process among the ranks of its cell."""
 
     rank: int
     world_size: int
     local_rank: int
     local_world_size: int
     launch: str = ""
-    """Names this launch, the same on all ranks; empty under torchrun, which brings its own rendezvous."""
+    """Name of this launch, the same on all ranks; empty under torchrun, which has its own rendezvous."""
     threads: int = 0
-    """Threads of this rank on a CPU; 0 takes its share of the processors."""
+    """Number of threads of this rank on a CPU; 0 means an equal share of the processors."""
 
     @staticmethod
     def from_environment() -> "RankPosition":
-        """The position that torchrun sets, or a single process's."""
+        """The position set by torchrun, or that of a single process."""
         get = os.environ.get
         return RankPosition(
             rank=int(get("RANK", 0)),
@@ -57,9 +57,10 @@ class RankPosition:
 
 @contextmanager
 def process_group(position: RankPosition, device: torch.device, meeting: Path) -> Iterator[None]:
-    """Join the ranks of this launch and leave them at the end.
+    """Join the ranks of this launch, and leave the group at the end.
 
-    The group's threads end with its last reference: one that frees a tensor while the interpreter shuts down aborts it.
+    Garbage is collected at the end because the group's threads live until its last reference is gone; a thread that
+    frees a tensor while the interpreter shuts down would abort it.
     """
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(
@@ -74,10 +75,10 @@ def process_group(position: RankPosition, device: torch.device, meeting: Path) -
 
 @contextmanager
 def owned(folder: CellFolder, position: RankPosition, meeting: Path) -> Iterator[None]:
-    """Own the cell on behalf of all ranks of this launch.
+    """Lock the cell on behalf of all ranks of this launch.
 
     Raises:
-        CellBusy: another process owns it; the other ranks, told so at the meeting, raise it too.
+        CellBusy: another process owns the cell. Rank 0 publishes this in `meeting`, and the other ranks raise it too.
     """
     if position.rank > 0:
         yield
@@ -92,7 +93,7 @@ def owned(folder: CellFolder, position: RankPosition, meeting: Path) -> Iterator
 
 
 def device_of(position: RankPosition) -> torch.device:
-    """This rank's accelerator where the machine has one, else the CPU with this rank's share of the threads."""
+    """This rank's accelerator if the machine has one, else the CPU with this rank's share of the threads."""
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(position.local_rank % torch.accelerator.device_count())
         accelerator = torch.accelerator.current_accelerator()
@@ -103,9 +104,9 @@ def device_of(position: RankPosition) -> torch.device:
 
 
 def data_parallel(model: nn.Module, clock: Clock) -> DistributedDataParallel:
-    """The model with its gradients averaged over the ranks.
+    """The model, with gradients averaged over the ranks.
 
-    What is left of a backward pass when its last gradients are ready is synchronisation that no computation hides.
+    Time after the last gradients of a backward pass are ready is synchronization that no computation hides.
     """
 
     group = dist.group.WORLD
@@ -130,16 +131,16 @@ def gather(values: list[float], device: torch.device) -> list[list[float]]:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Every rank's value, on every rank, in rank order; for what is rare and has no fixed size."""
+    """Every rank's value, on every rank, in rank order; for rare exchanges without a fixed size."""
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, value)
     return everyone
 
 
 def _store(position: RankPosition, meeting: Path) -> Store:
-    """The store at which the ranks meet.
+    """The store through which the ranks find each other.
 
-    Rank 0 takes any free port and publishes it in a file, which leaves no port to collide on and nothing to retry.
+    Rank 0 takes any free port and publishes it in a file, so ports cannot collide and nothing has to be retried.
     """
     if position.world_size == 1:
         return HashStore()
@@ -164,5 +165,5 @@ def _store(position: RankPosition, meeting: Path) -> Store:
 
 
 def _endpoint(position: RankPosition, meeting: Path) -> Path:
-    """Where rank 0 publishes where the ranks meet, or why they do not."""
+    """The file in which rank 0 publishes the store's address, or the reason why there is none."""
     return meeting / f"{position.launch}.json"

@@ -1,4 +1,4 @@
-"""Models out of the directories of finished cells, wherever these lie."""
+"""Loads models from the directories of finished cells, wherever they are."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tens
     """The network weights of the pretraining cell that the cell in `folder` needs.
 
     Raises:
-        ValueError: that cell has not finished.
+        ValueError: the pretraining cell has not finished.
     """
     pretrained = folder.sibling(needed.cell_id)
     loaded = checkpoint.load_newest(pretrained.checkpoints, torch.device("cpu"))
@@ -29,10 +29,10 @@ def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tens
 
 
 def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
-    """A trained cell and its model, from cell.json and the weights; a copy of the directory will do.
+    """A trained cell and its model, from cell.json and the weights in `path`, which may be a copy of the directory.
 
     Raises:
-        ConfigError: one line that says what is missing.
+        ConfigError: something is missing or unreadable; the message is one line.
     """
     folder = CellFolder(path)
     try:

@@ -1,4 +1,4 @@
-"""The last measurements of a finished cell: more test pictures, and iteration far past the training depth."""
+"""Further measurements of a finished cell: more test pictures, and iteration far beyond the training depth."""
 
 import time
 from dataclasses import asdict
@@ -23,21 +23,21 @@ from harness.run.baseline_cell import plain_reconstruct
 from harness.run.load_model import trained_model
 
 FACTOR = 10
-"""How much longer a trained map is iterated than in its training."""
+"""Multiple of the training depth to which a trained map is iterated."""
 CPU = torch.device("cpu")
 
 
 def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEvent]:
     """Score the first `pictures` test pictures, and iterate a trained map longer on the first `longer` of them.
 
-    Nothing where both were done before, on these pictures or on more.
+    The result is empty if both were done before, on at least as many pictures.
 
     Raises:
-        ConfigError: it is a pretraining cell, or its weights or pictures are missing.
+        ConfigError: the cell is a pretraining cell, or its weights or pictures are missing.
     """
     cell = folder.cell()
     if isinstance(cell, PretrainCell):
-        raise ConfigError(f"CELL: {folder.path} reconstructs nothing: it pretrains a denoiser")
+        raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it pretrains a denoiser")
     data = cell.data.model_copy(update={"test_images": pictures})
     try:
         dataset = load(data, folder.decoded_data)
@@ -53,7 +53,7 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
         chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
         try:
             reconstruct = plain_reconstruct(folder, cell, CPU)
-        except ValueError as error:  # its denoiser is not there
+        except ValueError as error:  # its denoiser is missing
             raise ConfigError(f"CELL: {error}") from None
         events.append(_evaluation(cell, partial(reconstruct, values=chosen), loader))
         return events
@@ -65,7 +65,7 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
 
 
 def _is_measured(folder: CellFolder, pictures: int, longer: int) -> bool:
-    """Whether both were done, on these pictures or on more: the first ones are always the same."""
+    """Whether both were done on at least as many pictures, of which the first are always the same."""
     before = folder.scores()
     scored = max((len(event.indices) for event in before if isinstance(event, Evaluation)), default=0)
     iterated = max((len(event.indices) for event in before if isinstance(event, Longer)), default=0)
@@ -73,8 +73,7 @@ def _is_measured(folder: CellFolder, pictures: int, longer: int) -> bool:
 
 
 def _reconstruct(model: Equilibrium, batch: Batch) -> Output:
-    output: Output = model(observe(model.map.physics, batch.images, batch.noise))
-    return output
+    return model.reconstruct(observe(model.map.physics, batch.images, batch.noise))
 
 
 def _evaluation(cell: BaselineCell | TrainCell, reconstruct: Reconstruct, loader: Loader) -> Evaluation:
@@ -85,7 +84,7 @@ def _evaluation(cell: BaselineCell | TrainCell, reconstruct: Reconstruct, loader
 
 
 def _longer(cell: TrainCell, model: Equilibrium, loader: Loader, pictures: int) -> Longer:
-    """Plain iteration, to the training depth and far past it."""
+    """Iterate the map plainly, to the training depth and far beyond it."""
     map, counts = model.map, [cell.depth, FACTOR * cell.depth]
     indices = list(loader.dataset.test)[:pictures]
     psnr_at: dict[int, list[float]] = {n: [] for n in counts}

@@ -1,4 +1,4 @@
-"""Runs a cell that trains: resume, train, evaluate, checkpoint, and at the end probe and score the test pictures."""
+"""Runs a training cell: resumes, trains, evaluates, checkpoints; finally scores the test pictures and probes cost."""
 
 import time
 from collections import ChainMap
@@ -10,9 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.config.cells import PretrainCell, TrainCell
 from harness.data.batches import Batch
-from harness.implicit.solvers import Status
+from harness.implicit.solvers import Solution, Status
 from harness.measure.clock import Clock
 from harness.measure.probe import probe
+from harness.measure.step_time import with_waiting
 from harness.records.cell_folder import State
 from harness.records.events import Checkpoint, Cost, Probe, Step
 from harness.run import checkpoint
@@ -25,7 +26,7 @@ from harness.training.task import Task, pretrain_task, train_task
 
 
 def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
-    """Train, profile and score one model; returns early after a checkpoint when the ranks agree to stop."""
+    """Train, score and profile one model; return early after a checkpoint if the ranks agree to stop."""
     clock = Clock(attempt.device)
     task = _task(attempt, cell, clock)
     first = _resume(attempt, task)
@@ -39,9 +40,9 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
             record_diagnostics(attempt, cell, task, 0)
 
     def load(step: int) -> Batch:
-        return attempt.loader.batch(task.order.samples(step), cell.seed)
+        return attempt.loader.batch(task.sample_order.samples(step), cell.seed)
 
-    for step, stopping in _agree(attempt, train(task, model, load, clock, range(first, task.steps))):
+    for step, stopping in _combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
         attempt.write(step)
         attempt.report(step=step.step)
@@ -76,13 +77,13 @@ def _task(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> Tas
     return train_task(cell, denoiser, train_count, share, attempt.device, clock)
 
 
-def _agree(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
-    """What all ranks together saw of each step, and whether any of them was asked to stop.
+def _combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
+    """Yield each step's results combined over all ranks, and whether any rank was asked to stop.
 
-    One small gather a step, after the step's own synchronisation.
+    This costs one small gather per step, after the step's own synchronization.
     """
     for local in steps:
-        numbers, names = _numbers(local)
+        numbers, names = _rank_numbers(local)
         everyone = gather([float(bool(attempt.stop())), *numbers.values(), *local.seconds.values()], attempt.device)
         stopping = any(row[0] for row in everyone)
         columns = list(zip(*everyone, strict=True))[1:]
@@ -103,15 +104,17 @@ def _agree(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step,
                 diverged=sorted(chain(*diverged)),
                 adjoint_nfe=_mean(ranks["adjoint_nfe"]),
                 adjoint_residual=max(ranks["adjoint_residual"]),
-                seconds={phase: max(ranks[phase]) for phase in local.seconds},
+                unconverged=_mean(ranks["unconverged"]),
+                adjoint_unconverged=_mean(ranks["adjoint_unconverged"]) if min(ranks["has_tolerance"]) else None,
+                seconds=with_waiting({phase: ranks[phase] for phase in local.seconds}),
                 updated=local.updated,
             ),
             stopping,
         )
 
 
-def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
-    """One rank's figures of a step, and the indices of its diverged pictures."""
+def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
+    """One rank's numbers for a step, and the indices of its diverged pictures."""
     forward, adjoint = local.output.forward, local.output.adjoint
     failed = forward.status == Status.DIVERGED
     for solution in adjoint:
@@ -125,13 +128,21 @@ def _numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
         "residual": float(forward.residual.max()),
         "adjoint_nfe": sum(float(solution.nfe.double().mean()) for solution in adjoint),
         "adjoint_residual": max((float(solution.residual.max()) for solution in adjoint), default=0.0),
+        "unconverged": _share(forward),
+        "adjoint_unconverged": max((_share(solution) for solution in adjoint), default=0.0),
+        "has_tolerance": float(any(bool((solution.status != Status.FIXED_STEPS).any()) for solution in adjoint)),
         "diverged": float(len(names)),
     }
     return numbers, names
 
 
+def _share(solution: Solution) -> float:
+    """The share of samples that ended at the largest number of steps."""
+    return float((solution.status == Status.MAX_STEPS).double().mean())
+
+
 def _resume(attempt: Attempt, task: Task) -> int:
-    """Load the newest checkpoint into the task; the number of steps it has done."""
+    """Load the newest checkpoint into the task, and return the number of steps completed."""
     loaded = checkpoint.load_newest(attempt.folder.checkpoints, attempt.device)
     if loaded is None:
         return 0
@@ -139,12 +150,12 @@ def _resume(attempt: Attempt, task: Task) -> int:
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
     task.schedule.load_state_dict(state["schedule"])
-    task.order.load(state["states"])
+    task.sample_order.load(state["states"])
     return step
 
 
 def _save(attempt: Attempt, task: Task, step: int, keep: int) -> None:
-    states = gather_objects({slot: state.cpu() for slot, state in task.order.states().items()})
+    states = gather_objects({slot: state.cpu() for slot, state in task.sample_order.states().items()})
     if attempt.position.rank == 0:
         state = {
             "model": task.model.state_dict(),
@@ -158,7 +169,7 @@ def _save(attempt: Attempt, task: Task, step: int, keep: int) -> None:
 
 
 def _probe(attempt: Attempt, task: Task, model: DistributedDataParallel, batch: Batch) -> None:
-    d, draws = task.observe(batch), task.order.draws(0).to(attempt.device)
+    d, draws = task.observe(batch), task.sample_order.draws(0).to(attempt.device)
 
     def loss() -> Tensor:
         output = model(d, None, draws)

@@ -1,6 +1,6 @@
-"""How a model is trained: its task, the order of its samples, its schedule and the loop.
+"""Training: the task, the order of its samples, the schedules and the loop.
 
-Imports every room above it in the listing of `harness`, measure included; knows nothing of cells' directories.
+Imports every room listed before it in `harness`, measure included; knows nothing of cells' directories.
 """
 
 from harness.training.loop import LocalStep, train

@@ -1,4 +1,4 @@
-"""The training loop, and nothing else: it knows no scheduler, no tracking server and no file."""
+"""The training loop, which knows nothing of job schedulers, tracking servers or files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from harness.training.task import Task
 
 @dataclass(frozen=True)
 class LocalStep:
-    """One training step as one rank saw it."""
+    """The results of one training step on one rank."""
 
     step: int
-    """Completed steps, this one included."""
+    """Number of completed steps, including this one."""
     loss: float
     penalty: float
     learning_rate: float
@@ -31,7 +31,7 @@ class LocalStep:
 def train(
     task: Task, model: nn.Module, load: Callable[[int], Batch], clock: Clock, steps: range
 ) -> Iterator[LocalStep]:
-    """Train `model`, which wraps task.model, yielding after each step; the consumer may stop at any."""
+    """Train `model`, which wraps task.model; yield after each step, where the consumer may stop."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if steps:
         with clock("discarded"):
@@ -41,23 +41,25 @@ def train(
         with clock("data"):
             batch = load(step)
             d = task.observe(batch)
-        # The model times its own solves inside this phase; what is left is the gradient of the parameters.
+        # The model times its own solves inside this phase; the remaining time is the gradient of the parameters.
         with clock("parameter_gradient"):
-            order = task.order
+            order = task.sample_order
             draws = order.draws(step).to(d.device)
-            output = model(d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up)
+            output = model(
+                d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up, step / task.steps
+            )
             loss = task.loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):
             norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
-            # The reduced gradient is the same on all ranks, so they take this branch together.
+            # The reduced gradient is the same on all ranks, so they all take the same branch.
             updated = bool(norm.isfinite())
             if updated:
                 task.optimizer.step()
             task.optimizer.zero_grad()
             learning_rate = float(task.schedule.get_last_lr()[0])
             task.schedule.step()
-        task.order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
+        task.sample_order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
         yield LocalStep(
             step=step + 1,
             loss=float(loss.detach()),
@@ -72,12 +74,13 @@ def train(
 
 
 def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -> None:
-    """Have DistributedDataParallel lay out its buckets, which it does for good after its first backward pass.
+    """Let DistributedDataParallel fix the layout of its buckets, which it does after its first backward pass.
 
-    The layout decides in which order ranks are summed: a step after a resume has to find what it would have found. So
-    the gradient is of the same kind at every start: that of the warm-up, or the method's own where there is none.
+    The layout determines in which order ranks are summed, so a resumed run must arrive at the same layout as an
+    uninterrupted one. This gradient is therefore of the same kind at every start: the warm-up's, or the method's own
+    without warm-up.
     """
     d = task.observe(batch)
-    output = model(d, None, task.order.draws(step).to(d.device), None, task.warm_up > 0)
+    output = model(d, None, task.sample_order.draws(step).to(d.device), None, task.warm_up > 0)
     (task.loss(output.image, batch.images) + output.penalty).backward()
     task.optimizer.zero_grad()

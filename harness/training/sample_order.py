@@ -1,7 +1,7 @@
-"""Which samples a training step sees, and where each of their solves starts.
+"""Which samples a training step uses, and where each of their solves starts.
 
-Both are pure functions of (seed, step) and independent of the number of ranks: a rank takes its `share`, a slice of the
-global batch. Only the states of a pool need a checkpoint.
+Samples and random draws are pure functions of (seed, step) and independent of the number of ranks: each rank takes its
+`share`, a slice of the global batch. Only the states of a pool need to be checkpointed.
 """
 
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ from torch import Tensor
 from harness.data.batches import Sample
 
 
-class Order(Protocol):
-    """What the training loop asks, on one rank."""
+class SampleOrder(Protocol):
+    """The interface that the training loop uses on each rank."""
 
     def samples(self, step: int) -> list[Sample]:
-        """This rank's share of the global batch of a step."""
+        """This rank's share of the global batch at `step`."""
 
     def start(self, step: int) -> Tensor | None:
-        """The states that this rank's solves of a step go on from; None starts them afresh."""
+        """The states from which this rank's solves continue at `step`; None means no warm start."""
 
     def draws(self, step: int) -> Tensor:
-        """One uniform number for each of this rank's samples, for backprop methods that are random."""
+        """One uniform random number for each of this rank's samples, for randomized backprop methods."""
 
     def adjoint_start(self, step: int) -> Tensor | None:
-        """The adjoint solutions that this rank's adjoint solves of a step go on from; None starts them afresh."""
+        """The adjoint solutions from which this rank's adjoint solves continue at `step`; None means no warm start."""
 
     def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
-        """Take note of the states and adjoint solutions that a step ended with."""
+        """Store the states and adjoint solutions with which `step` ended."""
 
     def states(self) -> dict[int, Tensor]:
-        """What a checkpoint has to hold."""
+        """This rank's part of what a checkpoint must contain."""
 
     def load(self, states: dict[int, Tensor]) -> None:
-        """Take this rank's part out of all ranks' states."""
+        """Restore this rank's part of the checkpointed states of all ranks."""
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """The plain order: an epoch visits each picture at most once, and every solve starts afresh."""
+    """The plain order: an epoch visits each picture at most once, and no solve has a warm start."""
 
     seed: int
     train_count: int
@@ -51,40 +51,41 @@ class Epochs:
     share: slice
 
     def samples(self, step: int) -> list[Sample]:
-        """Consecutive pieces of a permutation, one permutation an epoch."""
+        """Consecutive pieces of a permutation; each epoch has its own permutation."""
         epoch, position = divmod(step, self.train_count // self.batch_size)
         order = sample_order(self.seed, epoch, self.train_count)
         first = position * self.batch_size
         return [Sample(int(index), epoch) for index in order[first : first + self.batch_size]][self.share]
 
     def start(self, step: int) -> None:
-        """Afresh."""
+        """Always None: no warm start."""
 
     def adjoint_start(self, step: int) -> None:
-        """Afresh."""
+        """Always None: no warm start."""
 
     def draws(self, step: int) -> Tensor:
-        """Anew at each step."""
+        """New numbers at each step."""
         return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
     def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
-        """Nothing to note."""
+        """Do nothing."""
 
     def states(self) -> dict[int, Tensor]:
-        """Nothing to save."""
+        """Nothing: an empty dictionary."""
         return {}
 
     def load(self, states: dict[int, Tensor]) -> None:
-        """Nothing to load."""
+        """Do nothing."""
 
 
 class PoolOrder:
-    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones.
+    """A persistent pool of states: a step continues the solves of some samples instead of starting new ones.
 
-    The pool is a ring of batches that take turns. A batch is solved in full on its first visit, continued for a few
-    evaluations on each later one, and after `refresh_every` visits gives way to new samples; batches are staggered. So
-    the weights are trained at states that have seen many evaluations, which keeps a trained fixed point from drifting,
-    and most steps need few. With `keep_adjoint` it holds the adjoint solutions too, in as much memory again.
+    The pool is a ring of batches that take turns. A batch is solved completely on its first visit, continued for a few
+    evaluations on each later visit, and replaced by new samples after `refresh_every` visits; the replacements are
+    staggered. Weights are thus trained at states that have had many evaluations, which keeps a trained fixed point from
+    drifting, although most steps need only a few. With `keep_adjoint`, the pool also stores adjoint solutions, which
+    doubles its memory.
     """
 
     def __init__(
@@ -105,21 +106,21 @@ class PoolOrder:
         self.refresh_every = refresh_every
         self.keep_adjoint = keep_adjoint
         self._states: dict[int, Tensor] = {}
-        """Slot to (1, channels, height, width), the state, or (2, ...), the state and the adjoint solution; slot s
-        belongs to batch s // batch_size."""
+        """Maps each slot to its state, (1, channels, height, width), or to its state and adjoint solution, (2, ...);
+        slot s belongs to batch s // batch_size."""
 
     def samples(self, step: int) -> list[Sample]:
-        """The samples of the batch that a step visits: picture and noise stay the same between two refreshes."""
+        """The samples of the batch visited at `step`; picture and noise stay the same until the batch is replaced."""
         first = (self._generation(step) * self.batches + step % self.batches) * self.batch_size
         positions = (divmod(first + k, self.train_count) for k in range(self.batch_size)[self.share])
         return [Sample(int(sample_order(self.seed, e, self.train_count)[p]), e) for e, p in positions]
 
     def start(self, step: int) -> Tensor | None:
-        """The stored states; None for new samples, and where a state was not finite."""
+        """The stored states; None if the samples are new or a state was not finite."""
         return self._stored(step, 0)
 
     def adjoint_start(self, step: int) -> Tensor | None:
-        """The stored adjoint solutions; None for new samples, and where one is missing or was not finite."""
+        """The stored adjoint solutions; None if the samples are new, or one is missing or was not finite."""
         return self._stored(step, 1)
 
     def _stored(self, step: int, row: int) -> Tensor | None:
@@ -131,11 +132,11 @@ class PoolOrder:
         return torch.stack([self._states[slot][row] for slot in slots])
 
     def draws(self, step: int) -> Tensor:
-        """Anew at each visit."""
+        """New numbers at each visit."""
         return uniform_draws(self.seed, step, self.batch_size)[self.share]
 
     def keep(self, step: int, states: Tensor, adjoint: Tensor | None = None) -> None:
-        """Store the states that are finite, and with them their adjoint solutions that are."""
+        """Store the finite states, each with its adjoint solution if that is finite too."""
         kept = torch.stack([states, adjoint] if self.keep_adjoint and adjoint is not None else [states], dim=1)
         finite = kept.flatten(2).isfinite().all(dim=2).tolist()
         for slot, rows, usable in zip(self._slots(step), kept, finite, strict=True):
@@ -144,11 +145,11 @@ class PoolOrder:
                 self._states[slot] = rows if all(usable) else rows[:1]
 
     def states(self) -> dict[int, Tensor]:
-        """This rank's slots, with all that is kept in them."""
+        """The contents of this rank's slots."""
         return self._states
 
     def load(self, states: dict[int, Tensor]) -> None:
-        """Take this rank's slots."""
+        """Restore this rank's slots."""
         share = range(self.batch_size)[self.share]
         self._states = {slot: state for slot, state in states.items() if slot % self.batch_size in share}
 
@@ -157,17 +158,17 @@ class PoolOrder:
         return range(first, first + self.batch_size)[self.share]
 
     def _generation(self, step: int) -> int:
-        """How often the batch visited at this step has been refreshed; neighbours are refreshed at different visits."""
+        """How often the batch visited at `step` has been replaced, which happens at different visits for neighbors."""
         visit, batch = divmod(step, self.batches)
         return (visit + batch) // self.refresh_every
 
 
 def uniform_draws(seed: int, step: int, batch_size: int) -> Tensor:
-    """One uniform number on [0, 1) for each place in a global batch, in float64; the same for any number of ranks."""
+    """Float64 uniform numbers on [0, 1), one per position in the global batch, for any number of ranks the same."""
     return torch.from_numpy(np.random.default_rng([seed, step]).random(batch_size))
 
 
 @lru_cache(maxsize=2)
 def sample_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """A permutation of the training pictures for one epoch."""
+    """The permutation of `count` training pictures for one epoch."""
     return np.random.default_rng([seed, epoch]).permutation(count)

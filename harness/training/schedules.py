@@ -1,15 +1,15 @@
-"""Learning rate against step, by torch.optim.lr_scheduler; `total` is the number of training steps."""
+"""Learning-rate schedules from torch.optim.lr_scheduler; `total` is the number of training steps."""
 
 from torch.optim import Optimizer, lr_scheduler
 
 
 def fixed(optimizer: Optimizer, total: int) -> lr_scheduler.LRScheduler:
-    """Constant."""
+    """Keep the learning rate constant."""
     return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=total)
 
 
 def step(optimizer: Optimizer, total: int, factor: float, drops: int) -> lr_scheduler.LRScheduler:
-    """Multiplied by `factor` at `drops` equally spaced steps."""
+    """Multiply the learning rate by `factor` at `drops` equally spaced steps."""
     milestones = [total * (k + 1) // (drops + 1) for k in range(drops)]
     return lr_scheduler.MultiStepLR(optimizer, milestones, gamma=factor)
 

@@ -1,4 +1,4 @@
-"""What a cell's config means in torch: model, optimiser, schedule, and how a batch becomes a measurement."""
+"""What a cell's config means in PyTorch: model, optimizer, schedule, and how a batch becomes a measurement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from harness.models.lipschitz import Projection
 from harness.models.losses import LOSSES, Loss
 from harness.models.precision import DTYPES
 from harness.physics.base import observe
-from harness.training.sample_order import Epochs, Order, PoolOrder
+from harness.training.sample_order import Epochs, PoolOrder, SampleOrder
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class Task:
     """Everything the training loop needs, on the device."""
 
     model: Equilibrium | Denoiser
-    """What is trained."""
+    """The model to train."""
     observe: Callable[[Batch], Tensor]
-    """A batch to its measurements."""
+    """Maps a batch to its measurements."""
     reconstruct: Callable[[Batch], Output]
-    """A batch to its reconstructions, solved afresh."""
+    """Maps a batch to its reconstructions, solved without a warm start."""
     loss: Loss
-    """Of reconstructions and truth, a mean over the pictures."""
-    order: Order
-    """Which samples a step sees."""
+    """Maps (reconstructions, truth) to a mean over the pictures."""
+    sample_order: SampleOrder
+    """Which samples each step uses."""
     optimizer: Optimizer
     schedule: LRScheduler
     steps: int
     warm_up: int
-    """So many steps come first whose gradient is JFB's."""
+    """Number of initial steps that use JFB's gradient."""
     gradient_clip: float | None
     evaluate_every: int
 
 
 def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: torch.device) -> Task:
-    """The denoiser, from random weights; the scale of its noise follows the pixel range."""
+    """The task of pretraining a denoiser from random weights; its noise is scaled to the pixel range."""
     torch.manual_seed(cell.seed)
     network, projection = build_network(cell)
     model = Denoiser(network).to(device, DTYPES[cell.precision])
@@ -63,8 +63,8 @@ def pretrain_task(cell: PretrainCell, train_count: int, share: slice, device: to
         observe=corrupt,
         reconstruct=lambda batch: model(corrupt(batch)),
         loss=mse_loss,
-        order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
-        **_optimisation(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
+        sample_order=Epochs(cell.seed, train_count, cell.global_batch_size, share),
+        **_optimization(model, Adam(lr=cell.pretraining.lr), Cosine(), cell.pretraining.steps, projection),
         warm_up=0,
         gradient_clip=1.0,
         evaluate_every=cell.pretraining.steps,
@@ -79,7 +79,7 @@ def train_task(
     device: torch.device,
     clock: Clock,
 ) -> Task:
-    """The model, with the weights of the pretrained denoiser plugged in where it has one."""
+    """The task of training a cell's model, whose network starts from the weights `denoiser` if given."""
     model, projection = build_equilibrium(cell, clock)
     model.to(device, DTYPES[cell.precision])
     if denoiser is not None:
@@ -90,21 +90,21 @@ def train_task(
         return observe(physics, batch.images, batch.noise)
 
     keep_adjoint = pool is not None and pool.adjoint and cell.backprop.solves_adjoint
-    order = (cell.seed, train_count, cell.global_batch_size, share)
+    common = (cell.seed, train_count, cell.global_batch_size, share)
     return Task(
         model=model,
         observe=observed,
-        reconstruct=lambda batch: model(observed(batch)),
+        reconstruct=lambda batch: model.reconstruct(observed(batch)),
         loss=LOSSES[cell.loss],
-        order=PoolOrder(*order, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*order),
-        **_optimisation(model, cell.optimizer, cell.schedule, cell.steps, projection),
+        sample_order=PoolOrder(*common, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*common),
+        **_optimization(model, cell.optimizer, cell.schedule, cell.steps, projection),
         warm_up=cell.active_warm_up,
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
 
 
-def _optimisation(
+def _optimization(
     model: nn.Module, optimizer: OptimizerSpec, schedule: ScheduleSpec, steps: int, projection: Projection | None
 ) -> dict[str, Any]:
     built: Optimizer = build(optimizer, model.parameters())

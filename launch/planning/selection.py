@@ -8,7 +8,6 @@ from harness.records.cell_folder import CellFolder
 from launch.planning.grid import Assignment, matches, parse_assignment
 from launch.planning.runs_folder import Runs
 
-
 LISTED = 20
 """Most cells that an error message lists."""
 

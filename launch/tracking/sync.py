@@ -131,8 +131,10 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
     rows = []
     for event in events:
         if isinstance(event, Step):
-            values = {f"train/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
-            values |= {f"seconds/{phase}": value for phase, value in event.seconds.items()}
+            numbers = event.model_dump(exclude=_NOT_METRICS, exclude_none=True)
+            values = {f"train/{key}": value for key, value in numbers.items()}
+            values |= {f"seconds/{phase}": fmean(ranks) for phase, ranks in event.seconds.items()}
+            values["seconds/step"] = event.duration
         elif isinstance(event, Evaluation):
             lists = {**event.scores, "nfe": event.nfe, "residual": event.residual}
             values = {f"{event.split}/{name}": fmean(numbers) for name, numbers in lists.items()}

@@ -61,6 +61,8 @@ class Fake:
     """Dominant eigenvalue of the trained map."""
     eigenvalue_residual: float = 1e-2
     """Of that, relative to it."""
+    cut: float = 0.0
+    """Share of the adjoint solves that ended at their limit."""
     drift: float = 0.0
     """Decibels gained from the training depth to ten times that."""
     fidelity: bool = True
@@ -184,8 +186,9 @@ def step(number: int, steps: int, fake: Fake, cell: Cell) -> Step:
         diverged=[],
         adjoint_nfe=18.0 if implicit else 0.0,
         adjoint_residual=0.0,
-        seconds={"data": 0.002, "forward_solve": forward, "parameter_gradient": 0.06, "optimizer": 0.003}
-        | ({"adjoint_solve": 0.12} if implicit else {}),
+        adjoint_unconverged=fake.cut if implicit else None,
+        seconds={"data": [0.002], "forward_solve": [forward], "parameter_gradient": [0.06], "optimizer": [0.003]}
+        | ({"adjoint_solve": [0.12]} if implicit else {}),
     )
 
 

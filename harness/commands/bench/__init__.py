@@ -1,1 +1,1 @@
-"""`python -m harness bench`: what one gradient costs, for our methods, for peers and for plain loops, in one run."""
+"""`python -m harness bench`: measures the cost of one gradient for our methods, other libraries and plain loops."""

@@ -1,6 +1,6 @@
-"""The problem that everybody is given: one DE-GRAD map with an untrained network, on random images.
+"""The problem on which every method is measured: a DE-GRAD map with an untrained network, on random images.
 
-T(x) = x - .5 (A^T(Ax - d) + x - N'(x)) with N' a DnCNN scaled to a Jacobian norm of .75 (NUMERICS, section 3).
+T(x) = x - .5 (A^T(Ax - d) + x - N'(x)) with N' a DnCNN scaled to a Jacobian norm of 0.75.
 """
 
 import copy
@@ -25,17 +25,17 @@ POWER_ITERATIONS = 30
 
 @dataclass(frozen=True)
 class Size:
-    """How large the problem is."""
+    """The size of the problem."""
 
     batch: int
     image: int
     depth: int = 5
-    """Convolutions of N'."""
+    """Number of convolutions in N'."""
     width: int = 32
 
 
 class Residual(nn.Module):
-    """N(x) = x - N'(x): what DE-GRAD subtracts, for N' in the place of a denoiser."""
+    """N(x) = x - N'(x), which DE-GRAD subtracts if N' takes the place of a denoiser."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -55,54 +55,58 @@ class Case:
     target: Tensor
 
     def T(self, state: Tensor) -> Tensor:
-        """One step for these measurements."""
+        """One step of the map for these measurements."""
         return self.map(state, self.d)
 
     def start(self) -> Tensor:
-        """Where every iteration begins."""
+        """The state from which every iteration starts."""
         return self.map.initial(self.d).detach()
 
     def loss(self, state: Tensor) -> Tensor:
-        """A sum, not a mean: a mean makes v so small that torchdeq's absolute ridge stops its adjoint solve."""
+        """The loss: a sum, since a mean makes v so small that torchdeq's absolute ridge stalls its adjoint solve."""
         return 0.5 * (state - self.target).square().sum()
 
     def gradient(self) -> Tensor:
-        """What lies in the parameters' .grad, as one float64 vector."""
+        """The parameters' .grad as one float64 vector."""
         return torch.cat([p.grad.double().flatten() for p in self.map.parameters() if p.grad is not None])
 
     def duplicated(self) -> "Case":
-        """The same samples twice in one batch."""
+        """The same problem with every sample twice in the batch."""
         return replace(self, d=self.d.repeat(2, 1, 1, 1), target=self.target.repeat(2, 1, 1, 1))
 
     def double(self) -> "Case":
-        """The same problem in float64, with parameters of its own."""
+        """The same problem in float64, with its own copy of the parameters."""
         return Case(copy.deepcopy(self.map).double(), self.d.double(), self.target.double())
 
     def exact_gradient(self) -> Tensor:
-        """v (I - J)^-1 dT/dTheta in float64, forward and adjoint solved to a relative residual of 1e-10 or less."""
+        """v (I - J)^-1 dT/dTheta in float64, with forward and adjoint solves to a relative residual of at most 1e-10.
+
+        Raises:
+            RuntimeError: a solve did not converge.
+        """
         case = self.double()
         solver = Anderson(tol=1e-12, max_steps=300, memory=10, ridge=1e-12, mixing=1.0)
         found = Implicit(Gmres(tol=1e-10, max_steps=60))(Problem(case.T, case.start(), solver))
         case.loss(found.state).backward()
         worst = max(float(found.forward.residual.max()), float(found.adjoint[0].residual.max()))
         if worst > 1e-10:
-            raise RuntimeError(f"the reference gradient has not converged: a residual of {worst:.1e}")
+            raise RuntimeError(f"the reference gradient has not converged (residual {worst:.1e})")
         return case.gradient()
 
 
 @dataclass(frozen=True)
 class CompiledCase(Case):
-    """The same with another implementation of the map's `forward`."""
+    """The same problem with another implementation of the map's `forward`."""
 
     function: Callable[[Tensor, Tensor], Tensor]
 
     def T(self, state: Tensor) -> Tensor:
-        """One step by that implementation."""
+        """One step of the map by that implementation."""
         return self.function(state, self.d)
 
 
 def make_case(size: Size, seed: int = 0) -> Case:
-    """The same one for the same seed: network, pictures, noise and target."""
+    """Create a problem; its network, pictures, noise and target depend only on `size` and `seed`."""
     generator = torch.Generator().manual_seed(seed)
     network = _untrained(size, generator)
     physics = GaussianBlur(size.image, 5, 5**0.5, 0.01, (0.0, 1.0), "zero").float()
@@ -116,7 +120,7 @@ def make_case(size: Size, seed: int = 0) -> Case:
 
 @torch.no_grad()
 def jacobian_norm(f: Function, at: Tensor, generator: torch.Generator) -> float:
-    """The largest |J| of any sample, by power iteration on J^T J."""
+    """The largest |J| over the samples, by power iteration on J^T J."""
     _, transposed, *_ = torch.func.vjp(f, at)
     u = torch.randn(at.shape, generator=generator)
     for _ in range(POWER_ITERATIONS):
@@ -127,7 +131,7 @@ def jacobian_norm(f: Function, at: Tensor, generator: torch.Generator) -> float:
 
 
 def _untrained(size: Size, generator: torch.Generator) -> DnCNN:
-    """PyTorch's initialisation of every layer: the last one of ours starts at zero, and a zero N' is no problem."""
+    """A DnCNN with PyTorch's default initialization, because our last layer starts at zero and N' must not be zero."""
     network = DnCNN(size.depth, size.width)
     for layer in network.children():
         if isinstance(layer, nn.Conv2d):

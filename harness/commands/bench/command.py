@@ -1,4 +1,4 @@
-"""The command. Heavy modules are imported when it runs: --help must be instant."""
+"""The bench command. Heavy modules are imported only when it runs, so that --help is instant."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,17 @@ import typer
 from harness.commands.console import screen
 
 EQUAL_ERROR_PROBLEMS = 5
-"""Other networks, pictures and targets: what two libraries need for the same error differs from one to the next."""
+"""Number of problems with different networks, pictures and targets, because the cost of equal error varies."""
 
 
 def bench(
-    output: Annotated[Path, typer.Option(metavar="JSON", help="Where to write the numbers.")] = Path("runs/bench.json"),
-    rounds: Annotated[int, typer.Option(min=1, help="Times that everything is timed, in turns.")] = 3,
-    quick: Annotated[bool, typer.Option("--quick", help="Seconds, not minutes: small problems, few depths.")] = False,
+    output: Annotated[Path, typer.Option(metavar="JSON", help="File for the results.")] = Path("runs/bench.json"),
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timing rounds.")] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Take seconds, not minutes: small problems and few depths.")
+    ] = False,
 ) -> None:
-    """Measure what one gradient costs: our methods, torchdeq's where it is installed, and plain loops.
+    """Measure the cost of one gradient: our methods, plain loops and, if installed, torchdeq.
 
     \b
     python -m harness bench
@@ -30,7 +32,7 @@ def bench(
     from harness.commands.bench import report
     from harness.records.files import write_atomically
 
-    # A second thread waits for whatever else the machine does, twice at every layer: with one, repeats agree.
+    # With two threads, every layer waits for whichever one other processes delay; with one thread, times repeat.
     torch.set_num_threads(1)
     console = screen()
     results, sizes = run(quick, rounds, output.parent / "data")
@@ -42,14 +44,14 @@ def bench(
 
 
 def run(quick: bool, rounds: int, cache: Path) -> Any:
-    """All experiments, and the sizes of their problems; decoded pictures are kept in `cache`."""
+    """Run all experiments; return their results and the sizes of their problems. `cache` stores decoded pictures."""
     from rich.progress import track
 
     from harness.commands.bench import depth, experiments, report
     from harness.commands.bench.case import Size, make_case
     from harness.commands.bench.warm_start import Length, warm_starts
 
-    # Large enough for T to take most of the time: a smaller one measures how fast the machine calls torch.
+    # Large enough for T to dominate the time; a smaller problem would measure the overhead of calling PyTorch.
     gradient_size = Size(2, 12, depth=3, width=8) if quick else Size(2, 96)
     equal_error_size = gradient_size if quick else Size(2, 48)
     forward_size = Size(2, 32) if quick else Size(8, 64)
@@ -79,7 +81,7 @@ def run(quick: bool, rounds: int, cache: Path) -> Any:
 
 
 def describe_run(rounds: int) -> dict[str, Any]:
-    """With what the numbers were made."""
+    """The code, versions and settings that produced the results."""
     import torch
 
     from harness.commands.bench import peers

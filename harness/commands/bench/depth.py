@@ -1,4 +1,4 @@
-"""What a gradient costs after K steps: every method at every depth, and JFB beside its floor."""
+"""The cost of a gradient after K steps: every method at every depth, and JFB compared with its floor."""
 
 import statistics
 from collections.abc import Sequence
@@ -14,36 +14,37 @@ from harness.commands.bench.observation import Method, Spread, Work, in_turns, m
 
 @dataclass(frozen=True)
 class DepthRow:
-    """One method at every depth; lists go with the depths."""
+    """One method at every depth; lists have one entry per depth."""
 
     library: str
     name: str
     flat: bool
     time: list[Spread]
-    """Multiples of the floor at the same depth, in the same round."""
+    """Time as a multiple of the floor's at the same depth in the same round."""
     time_slope: Spread
-    """Time of one more step as a multiple of the floor's."""
+    """Time per additional step as a multiple of the floor's."""
     work: list[Work]
     saved_slope: float
-    """Saved bytes of one more step."""
+    """Saved bytes per additional step."""
     peak_slope: float
+    """Peak bytes per additional step."""
 
 
 @dataclass(frozen=True)
 class FloorRow:
-    """Gradients at one depth, each over the mean of the floor just before and just after it."""
+    """Times of gradients at one depth, each divided by the mean of the floors just before and just after it."""
 
     depth: int
     pairs: int
     jfb: Spread
     again: Spread
-    """The floor itself in the same place: what this machine can resolve."""
+    """The floor measured in the same way, which shows what this machine can resolve."""
 
 
 def against_depth(case: Case, depths: Sequence[int], rounds: int) -> list[DepthRow]:
-    """Every method of everybody at every depth."""
+    """Measure every method of every library at every depth."""
     reference = case.exact_gradient()
-    columns = [_contestants(depth) for depth in depths]
+    columns = [_methods(depth) for depth in depths]
     work = [[measure_work(case, method.gradient, reference) for method in column] for column in columns]
     jobs = [
         partial(seconds, case, gradient)
@@ -73,9 +74,9 @@ def against_depth(case: Case, depths: Sequence[int], rounds: int) -> list[DepthR
 
 
 def against_floor(case: Case, depths: Sequence[int], evaluations: int) -> list[FloorRow]:
-    """JFB between two floors, many times: neighbours see the same machine, gradients minutes apart do not.
+    """Time JFB between two floors many times, because the machine's speed differs between minutes.
 
-    Each depth K has evaluations / K pairs, at least two.
+    Each depth K has evaluations / K pairs, but at least two.
     """
     return [_beside_floor(case, depth, max(2, evaluations // depth)) for depth in depths]
 
@@ -83,7 +84,7 @@ def against_floor(case: Case, depths: Sequence[int], evaluations: int) -> list[F
 def _beside_floor(case: Case, depth: int, pairs: int) -> FloorRow:
     (jfb,) = [method for method in methods.our_methods(depth) if method.name == "jfb"]
     floor = methods.floor(depth)
-    # The floor is also judged as the gradient is: in the middle of the last three.
+    # The floor is also compared with itself, as the middle one of the last three.
     turns = (floor, jfb.gradient, floor, floor, floor)
     times = np.array([[seconds(case, gradient) for gradient in turns] for _ in range(pairs)])
     before, mine, between, again, after = times.T
@@ -92,12 +93,12 @@ def _beside_floor(case: Case, depth: int, pairs: int) -> FloorRow:
     )
 
 
-def _contestants(depth: int) -> list[Method]:
-    """Ours and the peers' equivalents."""
+def _methods(depth: int) -> list[Method]:
+    """All methods: plain loops, ours, and the peers' equivalents if installed."""
     theirs = peers.at_depth(depth) if peers.installed() else []
     return [*methods.plain_loops(depth), *methods.our_methods(depth), *theirs]
 
 
 def _slope(depths: Sequence[int], values: Sequence[float]) -> float:
-    """Of the least-squares line; exactly zero for values that are all the same."""
+    """The slope of the least-squares line; exactly zero for equal values."""
     return statistics.linear_regression(depths, list(values)).slope

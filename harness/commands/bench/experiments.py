@@ -1,4 +1,4 @@
-"""What is measured apart from depth: cost at equal error, forward solves, invariances, memory format, compiling."""
+"""The other experiments: cost at equal error, forward solves, invariances, memory format and compilation."""
 
 import copy
 import time
@@ -35,19 +35,19 @@ FORWARD_TOL = 1e-5
 PIXEL_SCALE = 255.0
 LOSS_SCALE = 1e-3
 STEPS = 10
-"""Timed at once where one step is too short for the clock."""
+"""Number of evaluations timed together, because one is too short for the clock."""
 
 
 @dataclass(frozen=True)
 class EqualErrorRow:
-    """Implicit differentiation at the loosest tolerance whose gradient is good enough; lists go with the problems."""
+    """Implicit differentiation at the loosest tolerance that reaches EQUAL_ERROR; lists have one entry per problem."""
 
     library: str
     name: str
     tol: list[float]
     work: list[Work]
     time: Spread
-    """Multiples of the first row's on the same problem in the same round, over problems and rounds."""
+    """Time as a multiple of the first row's on the same problem in the same round, over problems and rounds."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,20 @@ class ForwardRow:
     name: str
     evaluations: int
     residual: float
-    """The largest |T(x) - x| / |T(x)| of any sample, computed afterwards."""
+    """The largest |T(x) - x| / |T(x)| over the samples, computed afterward."""
 
 
 @dataclass(frozen=True)
 class Invariance:
-    """What changes when only the units or the batch change."""
+    """How much a result changes if only the units or the batch change."""
 
     library: str
     solver: str
     change: str
     evaluations: tuple[int, int]
-    """Before and after; products with the Jacobian for the adjoint."""
+    """Before and after the change; for adjoint solves, the number of products with the Jacobian."""
     difference: float
-    """Relative, in the norm of the whole result."""
+    """Relative difference in the norm of the whole result."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class MemoryFormat:
     """Time with the default memory format as a multiple of the time with channels_last."""
 
     step: Spread
+    """One evaluation without a graph."""
     gradient: Spread
+    """One evaluation with its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,16 @@ class Compiled:
     step: Spread
     """One evaluation without a graph."""
     jfb: Spread
-    """One evaluation there and back."""
+    """One evaluation with its backward pass."""
     implicit: Spread
-    """A gradient by the first row of equal error, both solves included."""
+    """A gradient by the first method of the equal-error table, including both solves."""
     seconds: float
-    """Until the first evaluation with and without a graph: what each job pays."""
+    """Time to compile T with and without a graph, which each job pays once."""
 
 
 def at_equal_error(problems: Sequence[Case], rounds: int) -> list[EqualErrorRow]:
-    """Implicit differentiation, each with the loosest of TOLERANCES that brings the error to EQUAL_ERROR."""
-    columns = [_good_enough(case) for case in problems]
+    """Measure implicit differentiation, each method at the loosest of TOLERANCES that reaches EQUAL_ERROR."""
+    columns = [_loosest_sufficient(case) for case in problems]
     jobs = [
         partial(seconds, case, method.gradient)
         for case, column in zip(problems, columns, strict=True)
@@ -117,8 +119,8 @@ def at_equal_error(problems: Sequence[Case], rounds: int) -> list[EqualErrorRow]
     ]
 
 
-def _good_enough(case: Case) -> list[tuple[float, Method, Work]]:
-    """Every contestant with its own loosest tolerance."""
+def _loosest_sufficient(case: Case) -> list[tuple[float, Method, Work]]:
+    """Every method at its own loosest sufficient tolerance, with its work."""
     reference = case.exact_gradient()
     at = {tol: _implicit(tol) for tol in TOLERANCES}
     found = []
@@ -131,7 +133,7 @@ def _good_enough(case: Case) -> list[tuple[float, Method, Work]]:
 
 @torch.no_grad()
 def forward_solves(case: Case) -> list[ForwardRow]:
-    """Evaluations to a relative residual of FORWARD_TOL."""
+    """Count the evaluations that each solver needs for a relative residual of FORWARD_TOL."""
     rows = []
     for library, name, solve in _forward_solvers():
         evaluations, x = _count(solve, case.T, case.start())
@@ -143,7 +145,7 @@ def forward_solves(case: Case) -> list[ForwardRow]:
 
 @torch.no_grad()
 def forward_invariances(case: Case) -> list[Invariance]:
-    """The same samples twice in a batch, and the same problem in pixel values 255 times as large."""
+    """Compare forward solves with those of a duplicated batch, and of pixel values 255 times as large."""
     twice = case.duplicated()
     rows = []
 
@@ -162,7 +164,7 @@ def forward_invariances(case: Case) -> list[Invariance]:
 
 
 def adjoint_invariances(case: Case) -> list[Invariance]:
-    """The same gradient of a loss a thousandth as large."""
+    """Compare gradients with those of a loss scaled by 0.001."""
     rows = []
     for method in _implicit(methods.ADJOINT_TOL):
         (products, gradient), (products_small, gradient_small) = (
@@ -174,10 +176,10 @@ def adjoint_invariances(case: Case) -> list[Invariance]:
 
 
 def memory_formats(case: Case, rounds: int) -> MemoryFormat:
-    """The same map with N's weights and features in either format."""
+    """Time the same map with N's weights and features in either memory format."""
     plain = copy.deepcopy(case)
     assert isinstance(plain.map.network, Residual)
-    # A DnCNN of ours converts its input to channels_last; its layers alone keep the format they are given.
+    # Our DnCNN converts its input to channels_last, whereas its layers alone keep the format they are given.
     layers = nn.Sequential(*plain.map.network.network.children())
     for parameter in layers.parameters():
         parameter.data = parameter.data.contiguous()
@@ -194,7 +196,7 @@ def memory_formats(case: Case, rounds: int) -> MemoryFormat:
 
 
 def compiled(case: Case, rounds: int) -> Compiled:
-    """The same problem with T as it is and compiled, in turns."""
+    """Time the same problem with T uncompiled and compiled, in turns."""
     fused = CompiledCase(case.map, case.d, case.target, compile_map(case.map))
     gradients = [methods.floor(0), methods.our_implicit(EQUAL_ERROR)[0].gradient]
     jobs = [partial(_steps, one) for one in (case, fused)]
@@ -210,7 +212,7 @@ def compiled(case: Case, rounds: int) -> Compiled:
 
 @torch.no_grad()
 def _steps(case: Case) -> float:
-    """Seconds of STEPS evaluations of T."""
+    """Time of STEPS evaluations of T in seconds."""
     state = case.start()
     begin = time.perf_counter()
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""Our methods and the plain loops that anybody would write, at a fixed depth or at a tolerance."""
+"""Our methods and hand-written plain loops, at a fixed depth or to a tolerance."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,23 @@ from torch import Tensor
 from harness.commands.bench.observation import Gradient, Method
 from harness.config.build import build
 from harness.config.catalog.backprop import BackpropSpec
+from harness.config.catalog.backprop import Implicit as ImplicitSpec
 from harness.config.catalog.solvers import AdjointSolverSpec, Anderson, Broyden, Gmres, Picard, SolverSpec
 from harness.implicit.backprop import Backprop, Implicit, Problem
 from harness.implicit.solvers import Function, Solver
 
 ADJOINT_TOL = 1e-4
-"""Relative residual at which adjoint solves stop in the table of depths, ours and the peers'."""
+"""Relative residual at which our and the peers' adjoint solves stop in the table of depths."""
 MAX_PRODUCTS = 50
+"""Step limit of adjoint solves in the table of depths."""
 MAX_STEPS = 200
-"""For a forward solve that stops at a tolerance."""
+"""Step limit of solves that stop at a tolerance."""
 
 
 def floor(depth: int) -> Gradient:
-    """What no Jacobian-free gradient can go below: `depth` evaluations without a graph, then one there and back.
+    """The least work of a Jacobian-free gradient: `depth` evaluations without a graph, one with its backward pass.
 
-    It is also the plain loop for JFB, which the table shows as a row of its own: the floor measured a second time.
+    It is also the plain loop for JFB, so that row of the table is a second measurement of the floor.
     """
 
     def gradient(f: Function, start: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ def floor(depth: int) -> Gradient:
 
 
 def backpropagation_through_time(depth: int) -> Gradient:
-    """The plain loop with a graph."""
+    """The plain loop with a graph through all `depth` evaluations."""
 
     def gradient(f: Function, start: Tensor) -> Tensor:
         state = start
@@ -46,7 +48,7 @@ def backpropagation_through_time(depth: int) -> Gradient:
 
 
 def plain_loops(depth: int) -> list[Method]:
-    """What needs no library."""
+    """Gradients that need no library."""
     return [
         Method("plain loop", "jfb", floor(depth)),
         Method("plain loop", "unrolled", backpropagation_through_time(depth), flat=False),
@@ -63,10 +65,12 @@ def our_methods(depth: int) -> list[Method]:
 
 
 def _variants(choice: type[BackpropSpec], depth: int) -> list[BackpropSpec]:
-    """The method, by every adjoint solver if it solves an adjoint equation; unrolled with and without checkpoints."""
+    """The variants of a method: one per adjoint solver if it has one; unrolled with and without checkpoints."""
     if choice.solves_adjoint:
         limits = {"tol": ADJOINT_TOL, "max_steps": MAX_PRODUCTS}
-        solvers = [{"name": name, **limits} for name in AdjointSolverSpec.choices()]
+        solvers = [
+            {"name": name, **limits} for name in AdjointSolverSpec.choices() if name not in ImplicitSpec.refused_solvers
+        ]
         return [choice.model_validate({"solver": solver}) for solver in solvers]
     if choice.finds_fixed_point:
         return [choice.model_validate({})]
@@ -74,27 +78,27 @@ def _variants(choice: type[BackpropSpec], depth: int) -> list[BackpropSpec]:
 
 
 def _name(spec: BackpropSpec) -> str:
-    """The method and its parameters, without the depth, which the table's columns name."""
+    """The method and its parameters, without the depth, which the column headings state."""
     shown = [spec.name]
     for field, value in spec.parameters().items():
         if field == "solver":
             shown.append(value.name)
         elif value is True:
             shown.append(field)
-        elif value is not False and not (field == "steps" and spec.fixed_steps):
+        elif value not in (False, None) and not (field == "steps" and spec.fixed_steps):
             shown.append(f"{field} {value:g}")
     return ", ".join(shown)
 
 
 def _forward(spec: BackpropSpec, depth: int) -> Solver:
-    """Exactly `depth` plain steps, or steps of the solver that the method needs."""
+    """A solver that takes exactly `depth` steps: plain ones, or those of the solver that the method needs."""
     name = min(spec.forward_solvers, default="picard")
     solver: Solver = build(SolverSpec.choices()[name].model_validate({"tol": None, "max_steps": depth}))
     return solver
 
 
 def our_implicit(tol: float) -> list[Method]:
-    """Implicit differentiation with forward and adjoint solve stopped at the relative residual `tol`."""
+    """Our implicit differentiation, with forward and adjoint solves stopped at the relative residual `tol`."""
     anderson, broyden, picard, gmres = (
         spec(tol=tol, max_steps=MAX_STEPS) for spec in (Anderson, Broyden, Picard, Gmres)
     )

@@ -1,4 +1,4 @@
-"""Work and memory of one gradient, counted alike for everybody, and times taken in turns."""
+"""Counts work and memory of one gradient, for all methods alike, and times jobs in turns."""
 
 import time
 import weakref
@@ -16,12 +16,12 @@ from harness.implicit.solvers import Function
 from harness.measure.probe import PeakMemory
 
 Gradient = Callable[[Function, Tensor], Tensor]
-"""(T, start) -> a state whose `backward` leaves the gradient in the parameters."""
+"""(T, start) -> a state whose backward pass stores the gradient in the parameters."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a table."""
+    """A way to compute a gradient, shown as one row of a table."""
 
     library: str
     name: str
@@ -32,16 +32,16 @@ class Method:
 
 @dataclass(frozen=True)
 class Work:
-    """What one gradient took, apart from time: none of it depends on the machine's mood."""
+    """The cost of one gradient except time; unlike time, it is the same in every run."""
 
     evaluations: int
-    """Of T, for the whole batch; a checkpoint's second one included."""
+    """Number of evaluations of T on the whole batch, including recomputation by checkpoints."""
     products: int
-    """Passes back through T, and forward-mode products with J: JFB has one."""
+    """Number of backward passes through T and forward-mode products with J; JFB needs one."""
     saved_bytes: int
-    """The most that autograd held at any time of the forward and of the backward pass, parameters excluded."""
+    """The most bytes that autograd held at any time in the forward or backward pass, excluding parameters."""
     peak_bytes: int
-    """The most that tensors created on the way occupied at any time."""
+    """The most bytes that newly created tensors occupied at any time."""
     error: float
     """|g - reference| / |reference|."""
 
@@ -59,7 +59,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+    """The median and quartiles of at least one value."""
     return Spread(*(float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])))
 
 
@@ -75,7 +75,7 @@ def _error(case: Case, reference: Tensor) -> float:
 
 
 def measure_work(case: Case, gradient: Gradient, reference: Tensor) -> Work:
-    """Run one gradient under observation."""
+    """Compute one gradient, and count its work and memory."""
     start = case.start()
     counted = CountedMap(case.T)
     case.map.zero_grad()
@@ -87,7 +87,7 @@ def measure_work(case: Case, gradient: Gradient, reference: Tensor) -> Work:
 
 
 def seconds(case: Case, gradient: Gradient) -> float:
-    """Run one gradient against the clock."""
+    """Compute one gradient, and return its time in seconds."""
     start = case.start()
     case.map.zero_grad()
     begin = time.perf_counter()
@@ -96,7 +96,7 @@ def seconds(case: Case, gradient: Gradient) -> float:
 
 
 def in_turns(rounds: int, jobs: Sequence[Callable[[], float]]) -> np.ndarray:
-    """(rounds, jobs): A B C, C B A, A B C, ... so that a drift of the machine's speed hits all jobs alike."""
+    """Results (rounds, jobs) in the order A B C, C B A, A B C, ..., so that drifts in speed affect all jobs alike."""
     table = np.empty((rounds, len(jobs)))
     for turn in range(rounds):
         order = range(len(jobs)) if turn % 2 == 0 else reversed(range(len(jobs)))
@@ -106,7 +106,7 @@ def in_turns(rounds: int, jobs: Sequence[Callable[[], float]]) -> np.ndarray:
 
 
 class CountedMap:
-    """T, with its evaluations and the products with its Jacobian counted."""
+    """A wrapper of T that counts evaluations and products with the Jacobian."""
 
     def __init__(self, f: Function) -> None:
         self.f = f
@@ -115,22 +115,22 @@ class CountedMap:
 
     def __call__(self, x: Tensor) -> Tensor:
         """T(x)."""
-        # Counted first: a checkpoint's second evaluation is left by an exception as soon as it has what it needs.
+        # Counted first, because a checkpoint aborts its second evaluation by an exception once it has what it needs.
         if forward_ad.unpack_dual(x).tangent is not None:
             self.products += 1
             return self.f(x)
         self.evaluations += 1
         image = self.f(x)
         if image.requires_grad:
-            image.register_hook(self._went_back)
+            image.register_hook(self._count_product)
         return image
 
-    def _went_back(self, gradient: Tensor) -> None:
+    def _count_product(self, gradient: Tensor) -> None:
         self.products += 1
 
 
 class SavedBytes(saved_tensors_hooks):
-    """The most bytes of distinct storages that autograd held at once; those of `excluded` do not count."""
+    """Tracks the most bytes of distinct storages that autograd held at once, except the storages of `excluded`."""
 
     def __init__(self, excluded: Iterable[Tensor]) -> None:
         super().__init__(self._pack, lambda held: held.tensor)
@@ -157,6 +157,6 @@ class SavedBytes(saved_tensors_hooks):
 
 @dataclass(eq=False)
 class _Held:
-    """A saved tensor whose end can be noticed."""
+    """A wrapper of a saved tensor whose deletion can be detected."""
 
     tensor: Tensor

@@ -1,6 +1,6 @@
-"""torchdeq (Geng & Kolter 2023) as its users call it, on the same T, tensors, start and relative tolerance.
+"""torchdeq (Geng & Kolter 2023), called as its users would, with the same T, tensors, start and relative tolerance.
 
-It is an optional extra, `[peers]`. Its own defaults are kept but for the solver, the tolerance and the step limits.
+It is in the optional extra `[peers]`. Its defaults are kept except for the solver, the tolerance and the step limits.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NAME = "torchdeq"
 
 
 def installed() -> str | None:
-    """Its version, if it is here."""
+    """The installed version of torchdeq, or None."""
     try:
         return version(NAME)
     except PackageNotFoundError:
@@ -26,7 +26,7 @@ def installed() -> str | None:
 
 
 def at_depth(depth: int) -> list[Method]:
-    """Its gradients after exactly `depth` plain steps: a tolerance of zero is never met."""
+    """torchdeq's gradients after exactly `depth` plain steps, because a tolerance of zero is never met."""
     forward = {"f_solver": "fixed_point_iter", "f_max_iter": depth, "f_tol": 0.0}
     implicit = {"ift": True, "b_tol": ADJOINT_TOL, "b_max_iter": MAX_PRODUCTS}
     rows: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ def at_depth(depth: int) -> list[Method]:
 
 
 def implicit(tol: float) -> list[Method]:
-    """Its implicit differentiation with forward and adjoint solve stopped at the relative residual `tol`."""
+    """torchdeq's implicit differentiation, with forward and adjoint solves stopped at the relative residual `tol`."""
     limits = {"f_tol": tol, "b_tol": tol, "f_max_iter": MAX_STEPS, "b_max_iter": MAX_STEPS}
     rows: dict[str, dict[str, Any]] = {
         "anderson / anderson": {"f_solver": "anderson", "b_solver": "anderson", "ift": True},
@@ -53,7 +53,7 @@ def implicit(tol: float) -> list[Method]:
 
 
 def forward_solvers(tol: float) -> dict[str, Callable[[Function, Tensor], Tensor]]:
-    """(T, start) -> fixed point, with its own defaults."""
+    """torchdeq's solvers with their defaults, each mapping (T, start) to a fixed point."""
     from torchdeq.solver import get_solver
 
     def solve(name: str, f: Function, start: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The tables, and what they must show."""
+"""The tables of the bench, and the claims that they must support."""
 
 import statistics
 from collections.abc import Iterable
@@ -29,12 +29,13 @@ MOST_BYTES_OF_IMPLICIT = 0.6
 MOST_EVALUATIONS = 16
 LEAST_SAVED = 0.4
 UNCHANGED = 1e-4
-"""Float32 and another blocking of the convolutions move the last bits, and a solve passes on what they move."""
+"""Largest relative difference that counts as no change: float32 and differently blocked convolutions change the last
+bits, and a solve propagates these changes."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All of one run."""
+    """All results of one run."""
 
     depths: list[int]
     depth_rows: list[DepthRow]
@@ -45,12 +46,12 @@ class Results:
     memory_format: MemoryFormat
     warm_starts: list[WarmStart]
     compiled: Compiled | None
-    """None in a quick run: compiling takes longer than all of it."""
+    """None in a quick run, because compiling would take longer than everything else."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing the bench must show, and whether this run shows it."""
+    """A statement that the bench must support, and whether this run does."""
 
     statement: str
     measured: str
@@ -58,7 +59,7 @@ class Claim:
 
 
 def show(results: Results, console: Console) -> None:
-    """All tables."""
+    """Print all tables."""
     console.print(_times(results))
     console.print(_floor(results.floor))
     console.print(_work(results))
@@ -68,18 +69,21 @@ def show(results: Results, console: Console) -> None:
     console.print(_warm_starts(results.warm_starts))
     gain = results.memory_format
     console.print(
-        f"channels_last: T is {gain.step} times as fast as in the default format, T and back {gain.gradient}."
+        f"channels_last: T is {gain.step} times as fast as in the default format, "
+        f"{gain.gradient} times with its backward pass."
     )
     if results.compiled:
         console.print(_compiled(results.compiled))
     if not peers.installed():
-        console.print(f"{peers.NAME} is not installed here, so its rows are missing: make peers")
+        console.print(f"{peers.NAME} is not installed here, so its rows are missing. To install it: make peers")
     console.print(_verdict(claims(results)))
 
 
 def _times(results: Results) -> Table:
     headings = [f"K = {depth}" for depth in results.depths]
-    table = _table("Time / floor, median (quartiles); floor = K evaluations + one there and back", *headings, "slope")
+    table = _table(
+        "Time / floor, median (quartiles); floor = K evaluations + one with its backward pass", *headings, "slope"
+    )
     for row in results.depth_rows:
         table.add_row(row.library, row.name, *map(str, row.time), str(row.time_slope))
     return table
@@ -89,9 +93,9 @@ def _floor(rows: list[FloorRow]) -> Table:
     table = Table(
         "K",
         "jfb",
-        "the floor again",
+        "floor / floor",
         "pairs",
-        title="Time / the floors just before and after",
+        title="Time / mean of the floors just before and after",
         box=box.SIMPLE,
         title_justify="left",
     )
@@ -103,9 +107,9 @@ def _floor(rows: list[FloorRow]) -> Table:
 def _work(results: Results) -> Table:
     first, last = results.depths[0], results.depths[-1]
     table = _table(
-        f"Work, memory (MiB, and KiB a step) and relative gradient error; counts at K = {last}",
+        f"Work, memory (MiB, and KiB per step) and relative gradient error; counts at K = {last}",
         "T",
-        "back",
+        "backward",
         "saved",
         "saved/step",
         "peak",
@@ -133,10 +137,10 @@ def _work(results: Results) -> Table:
 def _equal_error(rows: list[EqualErrorRow]) -> Table:
     table = _table(
         f"Implicit differentiation, forward / adjoint solver, at a gradient error of {EQUAL_ERROR:.0e}: "
-        f"means over {len(rows[0].tol)} problems, the smallest tol, the largest bytes and error",
+        f"means over {len(rows[0].tol)} problems; smallest tol, largest bytes and error",
         "tol",
         "T",
-        "back",
+        "backward",
         "saved",
         "peak",
         "error",
@@ -165,7 +169,9 @@ def _forward(rows: Iterable[ForwardRow]) -> Table:
 
 
 def _invariances(rows: Iterable[Invariance]) -> Table:
-    table = _table("What should change nothing", "change", "evaluations or products", "relative difference")
+    table = _table(
+        "Changes that should not affect the result", "change", "evaluations or products", "relative difference"
+    )
     for row in rows:
         before, after = row.evaluations
         table.add_row(row.library, row.solver, row.change, f"{before} -> {after}", f"{row.difference:.1e}")
@@ -174,11 +180,11 @@ def _invariances(rows: Iterable[Invariance]) -> Table:
 
 def _warm_starts(rows: list[WarmStart]) -> Table:
     table = _table(
-        f"Starts of a solve in a short training, over {len(rows[0].psnr)} seeds: median (quartiles)",
-        "T a gradient",
+        f"Warm starts in a short training, over {len(rows[0].psnr)} seeds: median (quartiles)",
+        "T per gradient",
         "saved",
         "final PSNR, dB",
-        "gained, dB",
+        "gain, dB",
     )
     for row in rows:
         figures = [spread(row.evaluations), warm_start.saved(rows, row), spread(row.psnr), spread(row.gain)]
@@ -188,15 +194,15 @@ def _warm_starts(rows: list[WarmStart]) -> Table:
 
 def _compiled(times: Compiled) -> str:
     return (
-        f"torch.compile: T takes {times.step} of its time, T and back {times.jfb}, implicit {times.implicit}, "
-        f"after {times.seconds:.0f} s of compiling."
+        f"torch.compile: T takes {times.step} of its uncompiled time, T with its backward pass {times.jfb}, "
+        f"implicit {times.implicit}, after {times.seconds:.0f} s of compiling."
     )
 
 
 def _verdict(found: Iterable[Claim]) -> Table:
-    table = Table("must show", "measured", "", title="Verdict", box=box.SIMPLE, title_justify="left")
+    table = Table("claim", "measured", "", title="Verdict", box=box.SIMPLE, title_justify="left")
     for claim in found:
-        table.add_row(claim.statement, claim.measured, "holds" if claim.holds else "[bold red]falls short")
+        table.add_row(claim.statement, claim.measured, "holds" if claim.holds else "[bold red]does not hold")
     return table
 
 
@@ -214,7 +220,7 @@ def _mib(size: int) -> str:
 
 
 def claims(results: Results) -> list[Claim]:
-    """Those that this run can judge."""
+    """The claims that this run can check."""
     found = [_jfb(results.floor), *_slopes(results.depth_rows), _evaluations(results.forward), _unchanged(results)]
     found.append(_warm(results.warm_starts))
     return found + (_implicit(results.equal_error) if peers.installed() else [])
@@ -223,8 +229,8 @@ def claims(results: Results) -> list[Claim]:
 def _jfb(rows: list[FloorRow]) -> Claim:
     worst = max(rows, key=lambda row: row.jfb.median)
     return Claim(
-        f"jfb takes at most {MOST_TIME_OF_JFB} of its floor at every depth",
-        f"{worst.jfb} at worst (K = {worst.depth}), where the floor takes {worst.again} of itself",
+        f"jfb takes at most {MOST_TIME_OF_JFB} times its floor at every depth",
+        f"{worst.jfb} at worst (K = {worst.depth}); floor / floor is {worst.again} there",
         worst.jfb.median <= MOST_TIME_OF_JFB,
     )
 
@@ -235,7 +241,7 @@ def _slopes(rows: list[DepthRow]) -> list[Claim]:
     measured = ", ".join(f"{name} {slope / 1024:.1f} KiB" for name, slope in unrolled.items())
     return [
         Claim("saved bytes do not grow with K for any flat method", f"largest slope {max(flat):g}", not any(flat)),
-        Claim("saved bytes grow with K for unrolled", measured + " a step", min(unrolled.values()) > 0),
+        Claim("saved bytes grow with K for unrolled", measured + " per step", min(unrolled.values()) > 0),
     ]
 
 
@@ -253,32 +259,34 @@ def _unchanged(results: Results) -> Claim:
     worst = max(row.difference for row in ours)
     moved = sum(row.evaluations[0] != row.evaluations[1] for row in ours)
     return Claim(
-        "a duplicated batch, other pixel units or a smaller loss change nothing",
+        "duplicating the batch, other pixel units or a smaller loss change nothing",
         f"largest relative difference {worst:.1e}, evaluations differ in {moved} of {len(ours)} cases",
         worst <= UNCHANGED and moved == 0,
     )
 
 
 def _warm(rows: list[WarmStart]) -> Claim:
-    """Evaluations, and PSNR in the mean over the seeds, which have the same pictures and noise in every row."""
+    """Compares evaluations and mean PSNR; each seed has the same pictures and noise in every row."""
     (cold,), (warm,) = ([row for row in rows if row.name == name] for name in (AFRESH, WARM))
     share = warm_start.saved(rows, warm)
     more = statistics.fmean(warm.psnr) - statistics.fmean(cold.psnr)
     return Claim(
         f"a warm start ({WARM}) saves {LEAST_SAVED:.0%} of the evaluations at a final PSNR at least as high",
-        f"{share} of them, {more:+.3f} dB",
+        f"{share} saved, {more:+.3f} dB",
         share.median >= LEAST_SAVED and more >= 0,
     )
 
 
 def _implicit(rows: list[EqualErrorRow]) -> list[Claim]:
-    """Time and saved bytes of our first row against its twin, and against the best of theirs."""
+    """Compares our first row's time and saved bytes with its equivalent and with the best of the peer's rows."""
     ours, theirs = rows[0], [row for row in rows if row.library == peers.NAME]
-    (twin,) = [row for row in theirs if row.name == ours.name]
+    (equivalent,) = [row for row in theirs if row.name == ours.name]
     fastest = min(theirs, key=lambda row: row.time.median)
     leanest = min(theirs, key=_saved_bytes)
-    times = [_time(twin, "the same solvers")] + ([_time(fastest, "its fastest")] if fastest is not twin else [])
-    return [*times, _bytes(ours, twin, "the same solvers"), _bytes(ours, leanest, "its leanest")]
+    times = [_time(equivalent, "the same solvers")] + (
+        [_time(fastest, "its fastest")] if fastest is not equivalent else []
+    )
+    return [*times, _bytes(ours, equivalent, "the same solvers"), _bytes(ours, leanest, "its leanest")]
 
 
 def _time(theirs: EqualErrorRow, which: str) -> Claim:

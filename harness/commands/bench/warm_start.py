@@ -1,4 +1,4 @@
-"""What warm starts save: the same short training from one pretrained denoiser, solved afresh and with pools."""
+"""Measures what warm starts save: the same short training from one pretrained denoiser, without and with pools."""
 
 import copy
 import statistics
@@ -26,22 +26,22 @@ from harness.training.task import Task, pretrain_task, train_task
 
 CPU = torch.device("cpu")
 BATCH = 16
-"""Test pictures reconstructed at once."""
+"""Number of test pictures reconstructed at once."""
 AFRESH = "afresh"
 WARM = "pool of 64, 3 visits"
-"""The row that is judged. The default pool saves more, and trains on fewer samples: each is visited 12 times."""
+"""The row that the claim is about. The default pool saves more but trains on fewer samples: it visits each 12 times."""
 WAYS = {
     AFRESH: None,
     "default pool": Pool(),
     WARM: Pool(size=64, refresh_every=3),
     "pool, solved to the end": Pool(max_steps=50, relaxation=None),
 }
-"""The last one goes on with the solver from the sample's previous fixed point until it has the new one."""
+"""The last one continues with the cell's solver from a sample's previous fixed point until it reaches the new one."""
 
 
 @dataclass(frozen=True)
 class Length:
-    """How much is trained."""
+    """The length of the training."""
 
     pretraining: int = 300
     steps: int = 240
@@ -51,19 +51,19 @@ class Length:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """One way to start the solves of a training; lists have one entry a seed."""
+    """One way to start the solves of a training; lists have one entry per seed."""
 
     name: str
     evaluations: list[float]
-    """Of T without a graph, a sample and a gradient, first visits included."""
+    """Evaluations of T without a graph, per sample and gradient, including first visits."""
     psnr: list[float]
-    """Mean standard PSNR of the test pictures after training, each solved afresh."""
+    """Mean standard PSNR of the test pictures after training, solved without a warm start."""
     gain: list[float]
-    """Over the map before training, in dB."""
+    """Improvement of this PSNR over the map before training, in dB."""
 
 
 def warm_starts(length: Length, cache: Path) -> list[WarmStart]:
-    """As many steps by JFB and Anderson to 1e-4, started in each of WAYS, on the photographs of scikit-image."""
+    """Train on scikit-image's photographs by JFB and Anderson to 1e-4, equally long with each start in WAYS."""
     cell = TrainCell(
         data=Pictures(image_size=32, test_images=length.test_images),
         model=DeHqs(),
@@ -103,7 +103,7 @@ def _trained(name: str, cell: TrainCell, denoiser: dict[str, Tensor], loader: Lo
 
 def _steps(task: Task, loader: Loader, seed: int) -> Iterator[LocalStep]:
     def batch(step: int) -> Batch:
-        return loader.batch(task.order.samples(step), seed)
+        return loader.batch(task.sample_order.samples(step), seed)
 
     return train(task, task.model, batch, Clock(CPU), range(task.steps))
 
@@ -113,6 +113,6 @@ def _psnr(task: Task, loader: Loader) -> float:
 
 
 def saved(rows: Sequence[WarmStart], row: WarmStart) -> Spread:
-    """Share of the evaluations afresh that `row` does without, over the seeds."""
+    """Share of the evaluations without a warm start that `row` saves, over the seeds."""
     (afresh,) = [other for other in rows if other.name == AFRESH]
     return spread([1 - b / a for a, b in zip(afresh.evaluations, row.evaluations, strict=True)])

@@ -1,14 +1,17 @@
 """Backprop methods."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import (
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from harness.config.catalog.solvers import AdjointSolverSpec, Anderson
+from harness.config.catalog.solvers import AdjointSolverSpec, Gmres
 from harness.config.spec import Spec
 
 
@@ -37,13 +40,43 @@ class Jfb(BackpropSpec):
 
 
 class Implicit(BackpropSpec):
-    """Exact implicit differentiation: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5)."""
+    """Implicit differentiation, exact to a tolerance: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5).
+
+    A solve that ends at max_steps above its tolerance is counted, and a row of a report with more than a few per cent
+    of such solves is called "implicit, cut".
+    """
 
     target = "harness.implicit.backprop:Implicit"
     solves_adjoint = True
+    refused_solvers: ClassVar[frozenset[str]] = frozenset({"picard"})
+    """Adjoint solvers that have another name as a backprop method."""
     name: Literal["implicit"] = "implicit"
-    solver: AdjointSolverSpec = Anderson(tol=1e-3, max_steps=25)
-    """Solver of the adjoint equation; its tolerance is relative."""
+    solver: AdjointSolverSpec = Gmres(tol=1e-2, max_steps=80)
+    """Solver of the adjoint equation; its tolerance is the residual |v + J^T w - w| relative to |v|."""
+    first_tol: PositiveFloat | None = None
+    """An adaptive tolerance: this one at the first training step, from which it falls geometrically to the solver's own
+    at the last, looser early and tighter late (as in MAID, Salehi et al. 2025); null keeps the solver's own."""
+
+    @model_validator(mode="after")
+    def _is_solved(self) -> Self:
+        if self.solver.name in self.refused_solvers:
+            raise PydanticCustomError(
+                "choice",
+                "solver picard, cut after max_steps products, is a Neumann series: write "
+                "name: neumann with order: {order}, or take one of {allowed}",
+                {"order": self.solver.max_steps - 1, "allowed": "anderson, broyden, cg-normal, gmres"},
+            )
+        if self.solver.tol is None:
+            raise PydanticCustomError(
+                "choice", "solver {name} needs a tol: without one nothing is solved", {"name": self.solver.name}
+            )
+        if self.first_tol is not None and self.first_tol < self.solver.tol:
+            raise PydanticCustomError(
+                "choice",
+                "first_tol {first} must not be less than the solver's tol {tol}",
+                {"first": self.first_tol, "tol": self.solver.tol},
+            )
+        return self
 
 
 class Neumann(BackpropSpec):

@@ -102,8 +102,8 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
     for images, cell, where, said in (
         ([tmp_path / "none.png"], trained, out, "IMAGE: .*none.png cannot be read"),
         ([photograph, tmp_path / "text.png"], trained, out, "IMAGE: .*text.png cannot be read as an image"),
-        ([tmp_path / "small.png"], trained, out, "IMAGE: .*small.png must have at least 11 pixels a side"),
-        ([photograph, tmp_path / "other" / "cat.jpg"], trained, out, "IMAGE: two of them have one name"),
+        ([tmp_path / "small.png"], trained, out, "IMAGE: .*small.png must have at least 11 pixels per side"),
+        ([photograph, tmp_path / "other" / "cat.jpg"], trained, out, "IMAGE: two of them have the same name"),
         ([photograph], tmp_path, out, "cell: .* is not the directory of a cell"),
         ([photograph], tmp_path / "broken", out, "cell: .*broken has no trained weights that are whole"),
         ([photograph], tmp_path / "odd", out, "cell: .*odd/cell.json cannot be read"),

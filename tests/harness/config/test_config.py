@@ -51,7 +51,7 @@ def test_a_mistake_is_one_line_that_names_the_field(fields: dict[str, object], s
 
 
 def test_a_cell_reads_back_as_it_was_written() -> None:
-    cell = tiny_cell(backprop={"name": "implicit", "solver": {"name": "picard", "tol": 1e-6}})
+    cell = tiny_cell(backprop={"name": "implicit", "solver": {"name": "broyden", "tol": 1e-6}})
     assert parse_cell(cell.to_json()) == cell
     assert parse_cell(cell.to_json()).cell_id == cell.cell_id
 

@@ -292,7 +292,7 @@ def test_without_tol_it_runs_exactly_max_steps_and_returns_the_last_iterate(name
     found = fixed_point_solvers(None, 40)[name](f, b)
     assert len(calls) == 40
     assert found.nfe.tolist() == [40] * 3
-    assert found.status.tolist() == [Status.MAX_STEPS] * 3
+    assert found.status.tolist() == [Status.FIXED_STEPS] * 3
     if name == "picard":
         assert torch.equal(found.value, affine(matrix, b, calls[39]))
 
@@ -365,7 +365,7 @@ def test_the_residual_of_a_half_precision_map_is_measured_in_single(name: str) -
     assert found.value == pytest.approx(torch.full((2, 4), 6e4), rel=0.03)
 
 
-@pytest.mark.parametrize(("steps", "status"), [(8, Status.MAX_STEPS), (20, Status.DIVERGED)])
+@pytest.mark.parametrize(("steps", "status"), [(8, Status.FIXED_STEPS), (20, Status.DIVERGED)])
 def test_growth_from_rounding_error_is_divergence_only_once_it_matters(steps: int, status: Status) -> None:
     """A start 1e-14 away from a fixed point that repels tenfold: a million times the first residual is still small."""
     found = Picard(None, steps)(lambda x: 1 + 10 * (x - 1), torch.full((1, 3), 1 + 1e-14, dtype=torch.float64))
@@ -378,7 +378,7 @@ def test_a_singular_small_system_takes_the_plain_step(solver: Solver) -> None:
     b = torch.ones(2, 4, dtype=torch.float64)
     found = solver(lambda x: x + b, torch.zeros_like(b))
     assert torch.equal(found.value, 9 * b)
-    assert found.status.tolist() == [Status.MAX_STEPS] * 2
+    assert found.status.tolist() == [Status.FIXED_STEPS] * 2
 
 
 def test_mixing_weighs_the_map_against_the_state() -> None:
@@ -538,3 +538,16 @@ def test_relaxation_shows_an_oscillation_that_the_plain_iteration_hides() -> Non
     for relaxation, factor in ((1.0, -0.8), (0.5, 0.1), (1.5, -1.7)):
         found = Picard(tol=None, max_steps=6, relaxation=relaxation)(lambda x: -0.8 * x, start)
         torch.testing.assert_close(found.value, start * factor**6)
+
+
+@pytest.mark.parametrize("name", ["picard", "anderson", "broyden", "gmres"])
+def test_an_adjoint_tolerance_is_relative_to_the_right_hand_side(name: str) -> None:
+    """Next to an eigenvalue of 1, w is many times longer than v: a residual over |w| would stop much too early."""
+    matrix, v = linear_map(radius=0.98)
+    zero = torch.zeros_like(v)
+    equation = Adjoint(v, lambda w: affine(matrix.mT, zero, w), lambda u: affine(matrix, zero, u))
+    found = adjoint_solvers(1e-2, 2000)[name].solve_adjoint(equation)
+    assert found.status.tolist() == [Status.CONVERGED] * 3
+    residual = (v + affine(matrix.mT, zero, found.value) - found.value).norm(dim=1) / v.norm(dim=1)
+    assert float(residual.max()) <= 1e-2
+    torch.testing.assert_close(found.residual, residual, rtol=1e-4, atol=1e-6)

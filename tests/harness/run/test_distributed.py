@@ -39,7 +39,7 @@ def cases() -> dict[str, dict[str, Any]]:
             solver = {"name": "broyden" if backprop == "shine" else "anderson", "tol": None, "max_steps": 4}
             method: Any = {"name": backprop}
             if backprop == "implicit":
-                method["solver"] = {"name": "anderson", "tol": None, "max_steps": 4}
+                method["solver"] = {"name": "anderson", "tol": 1e-15, "max_steps": 4}
             found[f"{model} {backprop}"] = EXACT | {"model": model, "backprop": method, "solver": solver}
     found["feed-forward"] = EXACT | {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
     found["lipschitz"] = EXACT | {"model": "de-prox", "network": {"depth": 3, "width": 8, "lipschitz": 0.5}}
@@ -63,7 +63,7 @@ def losses(fields: dict[str, Any], place: RankPosition, cache: Path) -> list[flo
     share, clock = slice(place.rank * size, (place.rank + 1) * size), Clock(CPU)
     task = train_task(cell, denoiser if cell.needs else None, len(loader.dataset.train), share, CPU, clock)
     model = data_parallel(task.model, clock)
-    steps = train(task, model, lambda step: loader.batch(task.order.samples(step), 0), clock, range(STEPS))
+    steps = train(task, model, lambda step: loader.batch(task.sample_order.samples(step), 0), clock, range(STEPS))
     local = [step.loss for step in steps]
     return [sum(column) / len(column) for column in zip(*gather(local, CPU), strict=True)]
 

@@ -64,17 +64,15 @@ def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_pa
     assert [step.gradient_norm for step in warmed[:3]] == [step.gradient_norm for step in jfb[:3]]
     assert warmed[3].gradient_norm != jfb[3].gradient_norm
     assert cold[0].gradient_norm != jfb[0].gradient_norm
-    phases = {"data", "forward_solve", "parameter_gradient", "gradient_synchronization", "optimizer"}
+    phases = {"data", "forward_solve", "parameter_gradient", "gradient_synchronization", "optimizer", "other",
+              "waiting"}  # fmt: skip
     assert warmed[0].seconds.keys() == phases
     assert warmed[3].seconds.keys() == phases | {"adjoint_solve"}
-    assert min(warmed[3].seconds.values()) > 0
-
+    assert all(min(ranks) > 0 for phase, ranks in warmed[3].seconds.items() if phase != "waiting")
 
 def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
-    """Measured on 32 x 32 pictures after 150 steps of pretraining: 32 products a sample became 11 (DE-PROX), 25 became
-    11 (DE-HQS), first visits included, at test PSNRs within .02 dB.
-    """
-    adjoint = {"name": "anderson", "tol": 1e-3, "max_steps": 50}
+    """A solver that iterates goes on from the adjoint solution of the visit before."""
+    adjoint = {"name": "anderson", "tol": 3e-2, "max_steps": 200}
     common: dict[str, Any] = {
         "data": SMALL, "steps": 8, "backprop": {"name": "implicit", "solver": adjoint}, "optimizer": {"lr": 2e-4},
         "solver": {"name": "anderson", "tol": 1e-4, "max_steps": 50},
@@ -86,7 +84,7 @@ def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     )
     assert [event.adjoint_nfe for event in warm[:2]] == [event.adjoint_nfe for event in cold[:2]]
     assert sum(event.adjoint_nfe for event in warm[2:]) < 0.6 * sum(event.adjoint_nfe for event in cold[2:])
-    assert max(event.adjoint_residual for event in warm) <= 1e-3
+    assert max(event.adjoint_residual for event in warm) <= 3e-2
 
 
 def test_a_pool_visit_takes_relaxed_steps_or_goes_on_with_the_solver_of_the_cell() -> None:

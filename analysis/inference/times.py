@@ -1,0 +1,89 @@
+"""How long until a target is reached, where some runs never reach it: those are censored, not left out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TimeToTarget:
+    """When each of several seeds first reached a target."""
+
+    times: tuple[float, ...]
+    """inf where a seed never did: censored at its budget."""
+    budgets: tuple[float, ...]
+    """When each seed's curve ends."""
+
+    @property
+    def verdict(self) -> Literal["always", "sometimes", "never"]:
+        """How many of the seeds reached the target."""
+        reached = sum(map(math.isfinite, self.times))
+        return "always" if reached == len(self.times) else "sometimes" if reached else "never"
+
+    @property
+    def median(self) -> float:
+        """The first time at which at most half of all seeds are still to reach it (Kaplan and Meier 1958), or inf."""
+        times, waiting = self._survival
+        done = waiting <= 0.5 + 1e-12
+        return float(times[done.argmax()]) if done.any() else math.inf
+
+    def restricted_mean(self, horizon: float) -> float:
+        """Mean of min(time, horizon), that is, the area below the Kaplan-Meier curve (Royston and Parmar 2013).
+
+        Compare methods at one horizon. One that lies beyond the last budget, with seeds still to arrive, has no answer.
+        """
+        times, waiting = self._survival
+        if horizon > max(self.budgets) and waiting[-1] > 0:
+            raise ValueError(f"no seed was followed up to {horizon}")
+        edges = np.append(np.minimum(times, horizon), horizon)
+        return float(edges[0] + (np.diff(edges) * waiting).sum())
+
+    @cached_property
+    def _survival(self) -> tuple[Array, Array]:
+        """Times at which the share of seeds still to arrive changes or is looked at, and that share from then on."""
+        if self.verdict == "never":
+            return np.array([max(self.budgets)]), np.ones(1)
+        times, budgets = np.array(self.times), np.array(self.budgets)
+        reached = np.isfinite(times)
+        waiting = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=budgets[~reached])).sf
+        return waiting.quantiles, waiting.probabilities
+
+
+def time_to_target(curves: "Sequence[pd.Series[float]]", target: float) -> TimeToTarget:
+    """The first time at which each seed's best score so far is at least the target.
+
+    A curve is one seed's validation score, indexed by step or by second; what is not a number reaches nothing.
+    """
+    if not curves:
+        raise ValueError("no curve")
+    ordered = [curve.sort_index() for curve in curves]
+    times = (curve.index[curve >= target] for curve in ordered)
+    return TimeToTarget(
+        tuple(float(reached[0]) if len(reached) else math.inf for reached in times),
+        tuple(float(curve.index[-1]) if len(curve) else 0.0 for curve in ordered),
+    )
+
+
+def performance_profile(times: pd.DataFrame) -> pd.DataFrame:
+    """Share of problems that each method solves within a factor tau of the fastest (Dolan and Moré 2002).
+
+    One row of `times` is a problem, a method and its time, inf where it never reached the target; a missing row is
+    the same. A row of the result is a tau, from 1 to the largest finite ratio, and holds from there to the next; a
+    column is a method. A problem that no method solved counts against all.
+    """
+    table = times.pivot(index="problem", columns="method", values="time").fillna(math.inf)
+    best = table.min(axis=1)
+    solved = table[np.isfinite(best)]
+    ratios = solved.div(best[solved.index], axis=0).mask(solved.eq(best[solved.index], axis=0), 1.0)
+    factors = np.unique(np.append(ratios.to_numpy()[np.isfinite(ratios.to_numpy())], 1.0))
+    shares = {method: [(ratios[method] <= tau).sum() / len(table) for tau in factors] for method in table.columns}
+    return pd.DataFrame(shares, index=pd.Index(factors, name="tau")).rename_axis(columns="method")
