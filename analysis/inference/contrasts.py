@@ -85,10 +85,10 @@ def paired_contrast(
     labels = np.arange(scores.shape[1]) if clusters is None else pd.factorize(np.asarray(clusters))[0]
     if labels.shape != (scores.shape[1],):
         raise ValueError(f"{scores.shape[1]} pictures, clusters of shape {labels.shape}")
-    mean, groups, unknown = _mean(scores, others), _effective_groups(labels), (math.nan, math.nan)
-    found = Contrast(mean, -math.inf, math.inf, 1.0, *scores.shape, "undecided", groups, *unknown, level)
+    (seeds, pictures), mean, groups = scores.shape, _mean(scores, others), _effective_groups(labels)
+    found = Contrast(mean, -math.inf, math.inf, 1.0, seeds, pictures, "undecided", groups, math.nan, math.nan, level)
     one_photograph = groups == 1 and clusters is not None
-    if math.isnan(mean) or len(scores) < 2 or one_photograph:
+    if math.isnan(mean) or seeds < 2 or one_photograph:
         return found
     if math.isinf(mean):
         return dataclasses.replace(found, low=mean, high=mean, p_value=0.0, verdict="better" if mean > 0 else "worse")

@@ -1,6 +1,6 @@
-"""What users declare: the fields of a cell, every choice there is, and how a choice becomes an object.
+"""What users declare: the fields of a cell, the available choices, and how a choice is built into an object.
 
-Torch-free. Imports no other room.
+This room does not need torch and imports no other room.
 """
 
 from harness.config.cells import BaselineCell, Cell, PretrainCell, Site, TrainCell, parse_cell

@@ -1,4 +1,4 @@
-"""Turns a spec of the catalog into the object it names; inside the job only, for the targets import torch."""
+"""Builds the object that a spec names. This happens only inside a job, because the targets import torch."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from harness.config.spec import Spec
 
 
 def resolve(import_path: str) -> Any:
-    """Import `module:attribute`.
+    """Import the module of `module:attribute` and return the attribute.
 
     Raises:
         ValueError: the module or the attribute does not exist.
@@ -24,7 +24,7 @@ def build(spec: Spec, *context: Any, **more: Any) -> Any:
     """Call the spec's target with `context`, the spec's parameters and `more`; nested specs are built first.
 
     Raises:
-        ValueError: the target cannot be imported or does not take these parameters.
+        ValueError: the target cannot be imported or does not accept these parameters.
     """
     parameters = {key: build(value) if isinstance(value, Spec) else value for key, value in spec.parameters().items()}
     target = resolve(spec.import_path)

@@ -1,4 +1,4 @@
-"""What one cell of a grid computes: validated, frozen, torch-free, and named by a hash of what changes its result."""
+"""The definition of one cell of a grid: validated, frozen and torch-free, named by a hash of what affects its result."""
 
 import hashlib
 import json
@@ -21,97 +21,101 @@ from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen
 
 ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
-"""Precisions that a CPU does not have, or only 90 times slower (NUMERICS section 4)."""
+"""Precisions that CPUs lack or run 90 times slower (docs/numerics.md, section 10)."""
 
 
 class Operations(Frozen):
-    """How a cell is run. Nothing here changes a result, so nothing here is part of the cell_id."""
+    """How a cell is run. None of these fields affects a result, so none is part of the cell_id."""
 
     checkpoint_every: PositiveInt = 50
     """Training steps between two checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """Checkpoints kept on disk besides the newest."""
     reconstructions: NonNegativeInt = 4
-    """Test pictures whose reconstruction is stored."""
+    """Number of test pictures whose reconstructions are stored."""
     metrics: tuple[MetricSpec, ...] = ()
-    """Metrics of your own, by import path, scored beside those of the catalog: a function of a picture, its truth, both
-    of shape (3, height, width), and the range of pixel values, that returns a number."""
+    """Your own metrics, by import path, in addition to those of the catalog. A metric is a function that takes a picture
+    and its ground truth, both of shape (3, height, width), and the range of pixel values, and returns a number."""
 
 
 class Site(Frozen):
-    """What a machine asks of every cell that runs on it. Nothing here changes a result."""
+    """Settings that a machine imposes on every cell that runs on it. None of them affects a result."""
 
     checkpoint_every: PositiveInt | None = None
-    """Training steps between two checkpoints; null leaves it to the cell's own operations."""
+    """Training steps between two checkpoints; null uses the cell's own value."""
     keep_checkpoints: PositiveInt | None = None
-    """Checkpoints kept on disk besides the newest; null leaves it to the cell's own operations."""
+    """Checkpoints kept on disk besides the newest; null uses the cell's own value."""
     stage: Annotated[str, Field(pattern=r"^[/$][\w$./{}-]*$")] | None = None
-    """A folder on a disk of the node's own, such as $TMPDIR, to which the decoded pictures are copied before they are
-    read; its variables are those of the node. null reads them from the runs directory."""
+    """A folder on a local disk of the node, such as $TMPDIR, to which the decoded pictures are copied before they are
+    read; variables are expanded on the node. null reads the pictures from the runs directory."""
 
     def operations(self, cell: "BaseCell") -> Operations:
-        """How a cell is run here."""
+        """The cell's operations with the settings of this site applied."""
         own = {"checkpoint_every": self.checkpoint_every, "keep_checkpoints": self.keep_checkpoints}
         return cell.operations.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 
 ANYWHERE = Site()
-"""A machine that asks for nothing."""
+"""A site that imposes nothing."""
 
 
 class Pretraining(Frozen):
-    """How the denoiser that starts every map is trained: Gaussian noise, mean squared error."""
+    """How the denoiser from which every map starts is trained: on Gaussian noise, with the mean squared error."""
 
     steps: PositiveInt = 300
     """Training steps."""
     noise_std: PositiveFloat = 0.02
-    """Standard deviation of the noise to remove, on pixels in [0, 1]."""
+    """Standard deviation of the noise to be removed, for pixels in [0, 1]."""
     lr: PositiveFloat = 2e-3
-    """Learning rate of Adam, cosine-annealed to zero."""
+    """Initial learning rate of Adam, annealed to zero along a cosine."""
 
 
 class Pool(Frozen):
-    """A persistent pool of states: a step goes on with the solves of some samples instead of starting new ones.
+    """A persistent pool of states: a step continues the solves of some samples instead of starting new ones.
 
-    Its memory is `size` states, twice that with their adjoint solutions: at 3 x 128 x 128 in float32 each is 192 KiB,
-    for DE-ADMM twice as large.
+    It stores `size` states, and as many adjoint solutions if these are kept. At 3 x 128 x 128 in float32, each of them
+    takes 192 KiB; for DE-ADMM, twice that.
     """
 
     size: PositiveInt = 32
-    """Samples whose state is kept, over all ranks; a multiple of global_batch_size."""
+    """Number of samples whose states are kept, over all ranks; a multiple of global_batch_size."""
     max_steps: PositiveInt = 5
-    """Most evaluations of T when a known batch is visited again; a new one is solved in full."""
+    """Maximum evaluations of T when a batch is visited again; its first visit is a complete solve."""
     relaxation: float | None = Field(1.5, gt=0, le=2)
-    """A visit takes max_steps steps s + relaxation (T(s) - s), whatever the cell's solver is: training has to see where
-    the map's own iteration goes, and with more than 1 it sees an oscillation before the map itself has one. null goes
-    on with the cell's solver up to its tolerance; Anderson's hides eigenvalues below -1, for it converges there."""
+    """A visit takes max_steps steps s <- s + relaxation (T(s) - s), whatever the cell's solver is: training has to see
+    where the map's own iteration leads, and a value above 1 shows an oscillation before the map itself has one. null
+    continues with the cell's solver up to its tolerance; Anderson acceleration then hides eigenvalues below -1, because
+    it converges in spite of them."""
     refresh_every: PositiveInt = 12
-    """Visits of one batch before new samples take its place."""
+    """Number of visits to a batch before new samples replace it."""
     adjoint: bool = True
-    """Keep the adjoint solution with each state: `implicit` goes on from it, but for `gmres` and `cg-normal`."""
+    """Keep the adjoint solution with each state: `implicit` continues from it, except with `gmres` and `cg-normal`."""
 
 
 class Evaluation(Frozen):
-    """How pictures are reconstructed for scores: far more exactly than in training, so that a score is that of a fixed
-    point and not of a solver that stopped early."""
+    """How pictures are reconstructed for scores.
+
+    The solves are far more accurate than in training, so a score is that of a fixed point and not of a solver that
+    stopped early.
+    """
 
     tol: PositiveFloat = 1e-5
     """Relative residual at which a sample stops."""
     max_steps: PositiveInt = 200
-    """Most evaluations of T for one reconstruction."""
+    """Maximum evaluations of T per reconstruction."""
 
 
 class Fidelity(Frozen):
-    """Each backprop method's gradient against a converged one in float64, before, during and after training."""
+    """Comparison of each backprop method's gradient with a converged one in float64, at several points of training."""
 
     every: PositiveInt | None = None
-    """Training steps between two measurements; null measures before and after training only."""
+    """Training steps between two measurements; null measures only before and after training."""
     pictures: PositiveInt = 2
-    """Validation pictures in the batch; the reference alone takes hundreds of evaluations of T on them."""
+    """Number of validation pictures in the batch; the reference alone takes hundreds of evaluations of T on them."""
 
 
 class BaseCell(Frozen):
-    """What every kind of cell has."""
+    """The fields of every kind of cell."""
 
     kind: str
     seed: NonNegativeInt = 0
@@ -119,12 +123,12 @@ class BaseCell(Frozen):
     world_size: PositiveInt = 1
     """Number of ranks (processes) that share the global batch."""
     precision: Literal["float32", "float64", "tf32", "bfloat16"] = "float32"
-    """Floating-point type of weights, states and measurements; with tf32 and bfloat16, on GPUs only, they stay float32
-    and the network alone computes in the shorter type."""
+    """Floating-point type of weights, states and measurements. With tf32 and bfloat16, which require a GPU, these stay
+    in float32 and only the network computes in the shorter type."""
     data: DataSpec = Pictures()
-    """Where pictures come from."""
+    """Where the pictures come from."""
     operations: Operations = Operations()
-    """How the cell is run; changes no result."""
+    """How the cell is run; affects no result."""
 
     @property
     def label(self) -> str:
@@ -133,12 +137,12 @@ class BaseCell(Frozen):
 
     @property
     def needs(self) -> "PretrainCell | None":
-        """The cell that must be finished before this one starts."""
+        """The cell that must finish before this one starts, if any."""
         return None
 
     @cached_property
     def cell_id(self) -> str:
-        """Readable label and a hash of every field that changes a result."""
+        """The readable label and a hash of every field that affects a result."""
         identity = self.model_dump(
             mode="json",
             serialize_as_any=True,
@@ -148,20 +152,20 @@ class BaseCell(Frozen):
         return f"{self.label}-{digest[:8]}"
 
     def to_json(self) -> dict[str, Any]:
-        """The whole cell, as `parse_cell` reads it."""
+        """The whole cell, in the form that `parse_cell` reads."""
         return self.model_dump(mode="json", serialize_as_any=True)
 
 
 class BatchedCell(BaseCell):
-    """A cell that trains on batches."""
+    """A cell that processes batches."""
 
     global_batch_size: PositiveInt = 8
-    """Samples in one step over all ranks."""
+    """Number of samples per step, over all ranks."""
 
     def denoiser(self, network: NetworkSpec, physics: PhysicsSpec, pretraining: Pretraining) -> "PretrainCell":
-        """The pretraining that this cell needs: one for each network, data, value range, noise level and seed.
+        """The pretraining that this cell needs: one for each network, data set, value range, noise level and seed.
 
-        It scores no test picture, so that it serves whatever number of them is scored later.
+        It scores no test pictures, so cells that score different numbers of them share it.
         """
         return PretrainCell(
             seed=self.seed,
@@ -195,7 +199,7 @@ class PretrainCell(BatchedCell):
     value_range: tuple[float, float] = (0.0, 1.0)
     """Pixel values of black and white."""
     pretraining: Pretraining = Pretraining()
-    """How it is trained."""
+    """How the denoiser is trained."""
 
     @property
     def label(self) -> str:
@@ -204,15 +208,15 @@ class PretrainCell(BatchedCell):
 
 
 class TrainCell(BatchedCell):
-    """Trains one model by one backprop method under one schedule."""
+    """Trains one model with one backprop method and one learning-rate schedule."""
 
     kind: Literal["train"] = "train"
     model: MapSpec
     """The map T(x; d)."""
     backprop: BackpropSpec = Jfb()
-    """How the gradient passes the fixed point."""
+    """How the gradient is propagated through the fixed point."""
     schedule: ScheduleSpec = Cosine()
-    """Learning rate against step."""
+    """Learning rate as a function of the step."""
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
     network: NetworkSpec = DnCNN()
@@ -220,38 +224,39 @@ class TrainCell(BatchedCell):
     solver: SolverSpec = Anderson()
     """Solver of the forward fixed point."""
     optimizer: OptimizerSpec = Adam()
-    """Optimiser and learning rate."""
+    """Optimizer and learning rate."""
     jacobian_penalty: PositiveFloat | None = None
-    """Weight in the loss of the mean square singular value of T's Jacobian at s* (Bai et al. 2021); null: none."""
+    """Weight in the loss of the mean squared singular value of T's Jacobian at s* (Bai et al. 2021); null omits it."""
     compile: bool = False
-    """Whether torch.compile compiles T. Fused operations may round otherwise, and a solve passes that on, so it is part
-    of the cell_id. Measured on one CPU core only (`make bench`): T .8 to .9 of its time, T and back 1.0, `implicit` 1.2
-    to 1.5, after some 20 s of compiling."""
+    """Whether to compile T with torch.compile. Fused operations may round differently and a solve propagates that, so
+    this field is part of the cell_id. Times relative to no compilation, measured only on one CPU core (`make bench`):
+    T .8 to .9, T with its backward pass 1.0, `implicit` 1.2 to 1.5, after about 20 s of compilation."""
     evaluation: Evaluation | None = Evaluation()
-    """Tolerance and length of the solves behind scores, by the cell's own solver; null takes the training's. Methods of
-    a fixed number of steps are scored by these."""
+    """Tolerance and length of the solves for scores, which use the cell's own solver; null uses those of training.
+    Methods with a fixed number of steps are scored after that number."""
     pool: Pool | None = Pool()
-    """Persistent states; null solves from the start in every training step."""
+    """Persistent states; null starts every solve from the initial state."""
     loss: Literal["mse", "rmse"] = "mse"
-    """Mean square error, as in the paper, or the mean over pictures of each one's root mean square error. Scores are
-    means of decibels: a picture already at 42 dB counts in them as much as one at 28 dB, but not in the mean square, so
-    that with mixed pictures training on `mse` may trade it away."""
+    """Mean squared error, as in the paper, or the mean over pictures of each one's root mean squared error. Scores are
+    means of decibels: a picture already at 42 dB counts in them as much as one at 28 dB, but hardly counts in the mean
+    squared error, so training on mixed pictures with `mse` may sacrifice it."""
     steps: PositiveInt = 100
     """Training steps."""
     warm_up: NonNegativeInt = 40
-    """First training steps, whose gradient is JFB's with every backprop method that looks for a fixed point. A denoiser
-    plugged in is slightly expansive (spectral radius 1.01 to 1.05 on photographs) and JFB makes it contractive. Where
-    it is not, the exact gradient drives it further off: without these steps `implicit` lost 3 dB in its first 50."""
+    """Number of initial training steps that use JFB's gradient, with every backprop method that finds a fixed point. A
+    map with a plugged-in denoiser is slightly expansive (spectral radius 1.01 to 1.05 on photographs), and JFB makes it
+    contractive. The exact gradient drives an expansive map further off: without these steps, `implicit` lost 3 dB in
+    its first 50 steps."""
     gradient_clip: PositiveFloat | None = 1e-4
-    """Largest norm of the whole gradient; null does not clip. The default is the usual norm of JFB's gradient on pixels
-    in [0, 1] with `mse`, which is some thirty times as large with `rmse`; the exact one is ten times as large as JFB's
-    and has a heavy tail, which Adam alone takes for larger steps."""
+    """Maximum norm of the whole gradient; null disables clipping. The default is the typical norm of JFB's gradient for
+    pixels in [0, 1] with `mse`; with `rmse` that norm is about thirty times as large. The exact gradient is ten times
+    as large as JFB's and heavy-tailed, and without clipping Adam turns its tail into larger steps."""
     evaluate_every: PositiveInt = 50
     """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()
-    """How the denoiser was trained before."""
+    """How the denoiser was pretrained."""
     fidelity: Fidelity | None = None
-    """Measurement of gradients against the exact one; null leaves out this long computation."""
+    """Comparison of gradients with the exact one; null skips this long computation."""
 
     @model_validator(mode="after")
     def _pool_divides(self) -> Self:
@@ -296,22 +301,22 @@ class TrainCell(BatchedCell):
 
     @property
     def iterates(self) -> bool:
-        """Whether the model is a map to iterate."""
+        """Whether the model is a map that is iterated."""
         return self.model.iterated
 
     @property
     def active_pool(self) -> Pool | None:
-        """The pool, unless the backprop method has to start at the initial state."""
+        """The pool; None if the backprop method has to start at the initial state."""
         return self.pool if self.backprop.finds_fixed_point else None
 
     @property
     def active_warm_up(self) -> int:
-        """Steps of warm-up, unless the backprop method looks for no fixed point."""
+        """Number of warm-up steps; 0 if the backprop method does not look for a fixed point."""
         return self.warm_up if self.backprop.finds_fixed_point else 0
 
     @property
     def depth(self) -> int:
-        """Most evaluations of T behind a reconstruction."""
+        """Maximum evaluations of T per reconstruction."""
         return self.backprop.fixed_steps or self.solver.max_steps
 
     @property
@@ -328,7 +333,7 @@ class TrainCell(BatchedCell):
 
 
 class BaselineCell(BatchedCell):
-    """Scores a method without training for the task, its free parameters tuned on the validation split."""
+    """Scores a method that is not trained for the task; its free parameters are tuned on the validation split."""
 
     kind: Literal["baseline"] = "baseline"
     baseline: BaselineSpec
@@ -336,18 +341,18 @@ class BaselineCell(BatchedCell):
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
     network: NetworkSpec | None = None
-    """The network of the pretrained denoiser, for methods that plug one in; this and `pretraining` name it."""
+    """The network of the pretrained denoiser, for methods that use one; with `pretraining`, it identifies the denoiser."""
     pretraining: Pretraining | None = None
     """How that denoiser was trained."""
 
     @property
     def label(self) -> str:
-        """The method, and the seed of its denoiser."""
+        """The method, and the seed of its denoiser if it has one."""
         return _slug(self.baseline.name) + (f"_s{self.seed}" if self.needs else "")
 
     @property
     def needs(self) -> PretrainCell | None:
-        """The denoiser that is plugged in."""
+        """The denoiser that the method uses, if any."""
         if self.network is None or self.pretraining is None:
             return None
         return self.denoiser(self.network, self.physics, self.pretraining)
@@ -360,10 +365,10 @@ _ADAPTER: TypeAdapter[Cell] = TypeAdapter(Annotated[Cell, Field(discriminator="k
 
 
 def parse_cell(fields: dict[str, Any]) -> Cell:
-    """Validate one cell.
+    """Validate the fields of one cell; without a kind, it is a training cell.
 
     Raises:
-        ConfigError: one line naming the field, the bad value and what is allowed.
+        ConfigError: in one line, the field, the bad value and what is allowed.
     """
     try:
         return _ADAPTER.validate_python({"kind": "train", **fields})
@@ -372,5 +377,5 @@ def parse_cell(fields: dict[str, Any]) -> Cell:
 
 
 def _slug(name: str) -> str:
-    """A name that can stand in a file name."""
+    """The name as a part of a file name: for an import path, only the attribute."""
     return name.replace(":", ".").rpartition(".")[2] if ":" in name else name

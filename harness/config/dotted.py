@@ -1,11 +1,11 @@
-"""Nested mappings under dotted names: `optimizer.lr` is the field lr of the field optimizer."""
+"""Access to nested mappings by dotted names: `optimizer.lr` is the field lr of the field optimizer."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each leaf with its dotted name, in order."""
+    """Yield each leaf with its dotted name, in order."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -14,7 +14,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def get(fields: Any, dotted: str) -> Any:
-    """The value of a dotted field; None where there is none."""
+    """The value of a dotted field, or None if there is no such field."""
     for part in dotted.split("."):
         if not isinstance(fields, Mapping):
             return None
@@ -23,7 +23,7 @@ def get(fields: Any, dotted: str) -> Any:
 
 
 def with_field(fields: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """A copy with one dotted field set; a choice written by its name becomes a mapping when a part of it is set."""
+    """A copy with one dotted field set. A choice given by its name becomes a mapping when one of its fields is set."""
     head, _, rest = dotted.partition(".")
     if not rest:
         return {**fields, head: value}

@@ -1,4 +1,4 @@
-"""A user's mistake, as one line that names the field, the bad value and what is allowed."""
+"""Errors in a user's configuration, each reported in one line."""
 
 from pydantic import ValidationError
 
@@ -6,11 +6,11 @@ _KINDS = ("pretrain", "train", "baseline")
 
 
 class ConfigError(ValueError):
-    """A user's mistake: its text is one line that names the field, the bad value and what is allowed."""
+    """A user's mistake. The message is one line that names the field, the bad value and what is allowed."""
 
 
 def explain(error: ValidationError) -> str:
-    """The first error of a validation as one line: field, what is wrong, the value."""
+    """The first error of a validation in one line: the field, the problem and the value."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part not in _KINDS]
     field = ".".join(path)

@@ -2,7 +2,8 @@
 
 A choice is written in YAML by name (`backprop: jfb`) or by name and parameters
 (`backprop: {name: implicit, solver: gmres}`). A name with a colon (`mypackage.mymodule:MyMap`) is a user's own class,
-which goes through the same mechanism: it is given its family's parameters (a solver `tol` and `max_steps`) and its own.
+which goes through the same mechanism: it receives its family's parameters (for a solver, `tol` and `max_steps`) and
+its own.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Frozen(BaseModel):
-    """Immutable, and a misspelt key is an error."""
+    """Base class of all configuration: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
@@ -23,7 +24,7 @@ class Frozen(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
-        """Refuse a misspelt key and list the valid ones."""
+        """Reject an unknown key and list the valid ones."""
         if isinstance(value, dict) and cls.model_config["extra"] == "forbid":
             for key in value:
                 if key not in cls.__pydantic_fields__:
@@ -36,12 +37,14 @@ class Frozen(BaseModel):
 
 
 class Spec(Frozen):
-    """One choice of one family. A family is a direct subclass of `Spec`; its choices subclass the family."""
+    """One choice within a family. A family is a direct subclass of `Spec`; its choices subclass the family."""
 
     default_name: ClassVar[str] = ""
+    """Of a family: the choice that a mapping without a name selects."""
     target: ClassVar[str] = ""
+    """Of a choice: `module:attribute` of the implementation."""
     location_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something lies on this machine; they change no result and no cell_id."""
+    """Fields that locate something on this machine; they affect neither the result nor the cell_id."""
 
     name: str
 
@@ -51,7 +54,7 @@ class Spec(Frozen):
         return self.target
 
     def parameters(self) -> dict[str, Any]:
-        """The keyword arguments of the implementation."""
+        """The keyword arguments for the implementation."""
         return {key: value for key, value in self if key != "name"}
 
     @classmethod
@@ -63,7 +66,7 @@ class Spec(Frozen):
     @model_validator(mode="wrap")
     @classmethod
     def _pick(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
-        """Turn a name, or a mapping with a name, into the choice of this family."""
+        """Turn a name, or a mapping with a name, into the choice that it selects within this family."""
         if isinstance(value, Spec):
             return value
         is_family = Spec in cls.__bases__
@@ -86,7 +89,7 @@ class Spec(Frozen):
 
 
 class Imported(Spec):
-    """A user's own class, named by import path; parameters that its family lacks are handed to it as they are."""
+    """A user's own class, named by import path. It receives parameters that its family does not declare unchanged."""
 
     name: str = Field(pattern=r"^\w+(\.\w+)*:\w+$")
 
@@ -97,21 +100,21 @@ class Imported(Spec):
 
     @property
     def module(self) -> str:
-        """Where the class should be."""
+        """The module that should contain the class."""
         return self.name.partition(":")[0]
 
 
 @cache
 def _imported(family: type[Spec]) -> type[Spec]:
-    """A family's choice for users' own classes."""
+    """The choice of a family that stands for users' own classes."""
     return create_model(f"Imported{family.__name__}", __base__=(Imported, family), __cls_kwargs__={"extra": "allow"})
 
 
 def imported_specs(part: Frozen, path: str = "") -> Iterator[tuple[str, Imported]]:
-    """Every user's own class in `part`, itself included, with its dotted field."""
+    """Yield each user-defined class within `part`, or `part` itself, after its dotted field."""
     if isinstance(part, Imported):
         yield path, part
     for name, value in part:
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, Frozen):
-                yield from imported_specs(one, f"{path}.{name}" if path else name)
+        for element in value if isinstance(value, tuple) else (value,):
+            if isinstance(element, Frozen):
+                yield from imported_specs(element, f"{path}.{name}" if path else name)

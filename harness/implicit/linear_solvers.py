@@ -15,29 +15,42 @@ from harness.implicit.solvers import Adjoint, Function, Progress, Solution, at_l
 
 @dataclass(frozen=True)
 class LinearSolver(ABC):
-    """Scales v, flattens samples and keeps the books; a Krylov method does the rest, always starting from w = 0."""
+    """Scales v, flattens samples and keeps the books; a Krylov method does the rest."""
 
     tol: float | None
-    """Relative residual at which a sample stops; None goes on until rounding error or the last step."""
+    """Relative residual at which a sample stops; None continues until rounding error or the last step."""
     max_steps: int
+    """Most products; looking at an earlier solution takes one more."""
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """Find w, (batch, ...)."""
+        """Find w, (batch, ...): from zero, or from an earlier solution for the samples that it brings closer."""
         v = at_least_float32(equation.v)
         length = per_sample_norm(v)[:, None]
         unit = v.flatten(1) / length.where(length > 0, 1)
         progress = Progress(unit, max(self.tol or 0.0, torch.finfo(v.dtype).eps))
-        progress.update(per_sample_norm(unit), evaluations=0)
 
         def less(product: Function) -> Function:
             return lambda u: u - product(u.view_as(v)).flatten(1)
 
-        w = self.krylov(less(equation.vjp), less(equation.jvp), unit, progress)
+        m, m_transposed = less(equation.vjp), less(equation.jvp)
+        if equation.start is None:
+            start, left = torch.zeros_like(unit), unit
+            progress.update(per_sample_norm(unit), evaluations=0)
+        else:
+            start = equation.start.to(v.dtype).flatten(1) / length.where(length > 0, 1)
+            left = unit - m(start)
+            closer = per_sample_norm(left) < per_sample_norm(unit)
+            start, left = keep(closer, start, torch.zeros_like(start)), keep(closer, left, unit)
+            progress.update(per_sample_norm(left))
+        w = start + self.krylov(m, m_transposed, left, progress)
         return progress.solution((length * w).view_as(v))
 
     @abstractmethod
     def krylov(self, m: Function, m_transposed: Function, v: Tensor, progress: Progress) -> Tensor:
-        """Solve M w = v, M = I - J^T, for flat samples v, (batch, size), of length one or zero."""
+        """Solve M w = v, M = I - J^T, for flat samples v, (batch, size), starting from zero.
+
+        Residuals that `progress` is told are absolute: the right-hand side of the whole equation has length one.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class Gmres(LinearSolver):
         rotation, triangle = eye, eye[:, :-1, :-1].clone()
         reduced = v.new_zeros(batch, steps)
         basis = v.new_zeros(batch, steps + 1, v.shape[1])
-        basis[:, 0] = v
+        size = per_sample_norm(v)[:, None]
+        basis[:, 0] = v / size.where(size > 0, 1)
         for k in range(steps):
             image, column = _orthogonalise(m(basis[:, k]), basis, k)
             height = column[:, k + 1 : k + 2].clone()
@@ -61,13 +75,13 @@ class Gmres(LinearSolver):
             cosine, sine = (pair / length[:, None])[:, :, None].unbind(1)
             upper = cosine * rotation[:, k] + sine * rotation[:, k + 1]
             lower = cosine * rotation[:, k + 1] - sine * rotation[:, k]
-            residual = lower[:, 0].abs()
+            residual = size[:, 0] * lower[:, 0].abs()
             moved = progress.running & residual.isfinite()
             progress.update(residual)
             # Only what a sample has really done is written: the rest stays zero, or the identity, and cannot harm.
             column[:, k] = length
             triangle[:, : k + 1, k] = keep(moved, column[:, : k + 1], triangle[:, : k + 1, k])
-            reduced[:, k] = upper[:, 0].where(moved, 0)
+            reduced[:, k] = (size[:, 0] * upper[:, 0]).where(moved, 0)
             rotation[:, k : k + 2] = keep(moved, torch.stack([upper, lower], dim=1), rotation[:, k : k + 2])
             basis[:, k + 1] = (image / height).where((moved & (height[:, 0] > 0))[:, None], 0)
             if progress.finished(k):

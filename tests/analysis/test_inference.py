@@ -316,11 +316,11 @@ def curve(*scores, times=None):
 
 
 def test_the_first_time_at_the_target_and_infinity_where_never():
-    found = time_to_target([curve(20, 31, 25), curve(20, 25, 30), curve(20, 29, math.nan), curve()], 30)
+    found = time_to_target([curve(20, 31, 25, 33), curve(20, 25, 30), curve(20, 29, math.nan), curve()], 30)
     assert found.times == (10, 20, math.inf, math.inf)
-    assert found.budgets == (20, 20, 20, 0)
+    assert found.budgets == (30, 20, 20, 0)
     assert found.verdict == "sometimes"
-    assert time_to_target([curve(31, 20, times=[7, 3])], 30).times == (7,), "in order of time, not of rows"
+    assert time_to_target([curve(31, 30, times=[7, 3])], 30).times == (3,), "in order of time, not of rows"
     with pytest.raises(ValueError, match="no curve"):
         time_to_target([], 30)
 

@@ -71,10 +71,11 @@ def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_pa
     assert all(min(ranks) > 0 for phase, ranks in warmed[3].seconds.items() if phase != "waiting")
 
 def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
-    """A solver that iterates goes on from the adjoint solution of the visit before."""
-    adjoint = {"name": "anderson", "tol": 3e-2, "max_steps": 200}
+    """The adjoint solve continues from the solution of the visit before."""
+    adjoint = {"name": "gmres", "tol": 3e-1, "max_steps": 60}
     common: dict[str, Any] = {
         "data": SMALL, "steps": 8, "backprop": {"name": "implicit", "solver": adjoint}, "optimizer": {"lr": 2e-4},
+        "pretraining": {"steps": 100},
         "solver": {"name": "anderson", "tol": 1e-4, "max_steps": 50},
     }  # fmt: skip
     pool = {"size": 12, "max_steps": 5, "refresh_every": 12}
@@ -84,7 +85,7 @@ def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     )
     assert [event.adjoint_nfe for event in warm[:2]] == [event.adjoint_nfe for event in cold[:2]]
     assert sum(event.adjoint_nfe for event in warm[2:]) < 0.6 * sum(event.adjoint_nfe for event in cold[2:])
-    assert max(event.adjoint_residual for event in warm) <= 3e-2
+    assert max(event.adjoint_residual for event in warm) <= 3e-1
 
 
 def test_a_pool_visit_takes_relaxed_steps_or_goes_on_with_the_solver_of_the_cell() -> None:
