@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,7 @@ from harness.records.events import (
     Search,
     Start,
     Step,
+    adjoint_cut_share,
 )
 from launch.planning.runs_folder import Runs
 
@@ -116,7 +118,8 @@ def load(runs: Runs, grid: str) -> GridData:
     folders = {folder.cell_id: folder for folder in runs.cells_of(grid)}
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
     known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
-    names = methods.names(known)
+    cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
+    names = methods.names(known, cut)
     configs = {cell_id: methods.flat_config(cell) for cell_id, cell in known.items()}
     rows = [_cell_row(cell_id, one, names.get(cell_id), configs.get(cell_id, {})) for cell_id, one in read.items()]
     events = {cell_id: one.events for cell_id, one in read.items()}
@@ -137,6 +140,18 @@ def load(runs: Runs, grid: str) -> GridData:
         declared=json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"],
         estimates=runs.estimates(grid),
     )
+
+
+def _cut_shares(events: Mapping[str, list[AnyEvent]], cells: Mapping[str, Cell]) -> dict[str, float]:
+    """For each cell the share of its method's adjoint solves, over all seeds, that ended at their limit."""
+    shares = {cell_id: adjoint_cut_share(record) for cell_id, record in events.items()}
+    by_method: dict[str, list[float]] = {}
+    keys = {cell_id: methods.key(methods.flat_config(cell)) for cell_id, cell in cells.items()}
+    for cell_id, key in keys.items():
+        share = shares[cell_id]
+        if share is not None:
+            by_method.setdefault(key, []).append(share)
+    return {cell_id: fmean(by_method[key]) for cell_id, key in keys.items() if key in by_method}
 
 
 def _metrics(cells: Iterable[Cell]) -> tuple[MetricSpec, ...]:
@@ -216,7 +231,8 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
 
 def _tolerance(cell: TrainCell) -> float | None:
     """Of the solves behind its reconstructions; None where they run a fixed number of steps."""
-    return cell.solver.tol if cell.backprop.finds_fixed_point else None
+    solve = cell.evaluation or cell.solver
+    return solve.tol if cell.backprop.finds_fixed_point else None
 
 
 def _attempts(events: Iterable[AnyEvent]) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from harness.config.cells import BaselineCell, Cell, TrainCell
 from harness.config.dotted import flatten
+from harness.records.events import honest_name
 
 Config = dict[str, Any]
 """Dotted field to value, of the fields that change a result."""
@@ -59,14 +61,20 @@ def protocol(config: Config) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def names(cells: Mapping[str, Cell]) -> dict[str, Name]:
-    """Name the method of each cell: cell_id to name."""
+def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType({})) -> dict[str, Name]:
+    """Name the method of each cell: cell_id to name.
+
+    `cut` holds the share of a cell's adjoint solves that ended at their limit; a method with too many is called so.
+    """
     named: dict[str, Name] = {}
     for row in {_row(cell) for cell in cells.values()}:
         configs = {cell_id: flat_config(cell) for cell_id, cell in cells.items() if _row(cell) == row}
         differing = _differing(configs.values())
         usual = {field: value for field in differing if (value := _usual(field, configs.values())) is not None}
-        named |= {cell_id: _name(cells[cell_id], config, differing, usual) for cell_id, config in configs.items()}
+        named |= {
+            cell_id: _name(cells[cell_id], config, differing, usual, cut.get(cell_id))
+            for cell_id, config in configs.items()
+        }
     return named
 
 
@@ -82,7 +90,7 @@ def _row(cell: Cell) -> tuple[str, str]:
     return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
 
 
-def _name(cell: Cell, config: Config, differing: list[str], usual: Config) -> Name:
+def _name(cell: Cell, config: Config, differing: list[str], usual: Config, cut: float | None) -> Name:
     special = [field for field in differing if usual.get(field) != _shown_value(field, config)]
     settings = [shown for field in special if (shown := _setting(field, config, differing))]
     if isinstance(cell, TrainCell) and not cell.iterates:
@@ -91,7 +99,7 @@ def _name(cell: Cell, config: Config, differing: list[str], usual: Config) -> Na
         model, backprop = short(cell.model.name), short(cell.backprop.name)
         # The field's name for a fixed number of steps of the same map: deep unrolling.
         model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
-        return Name(model, " ".join([backprop, *settings]))
+        return Name(model, " ".join([honest_name(backprop, cut), *settings]))
     if isinstance(cell, BaselineCell):
         return Name(short(cell.baseline.name), " ".join(settings))
     return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))

@@ -29,6 +29,8 @@ class Column:
     beside: tuple[str, ...] = ()
     """Further keys shown in the same place, such as an uncertainty."""
     joiner: str = " ± "
+    interval: tuple[str, str] | None = None
+    """Keys of the ends of an interval, shown in brackets behind the number where both are finite."""
     best: Literal["max", "min", ""] = ""
     """Which value of the column is set in bold."""
     scale: float = 1.0
@@ -177,7 +179,17 @@ def _text(column: Column, row: dict[str, Any]) -> str:
         return NOTHING if value is None or value != value or value == "" else str(value)
     first, *others = (_number(column, row.get(key), first=key == column.key) for key in keys)
     shown = [first, *(text for text in others if text != NOTHING)]
-    return first if set(shown) == {first} else column.joiner.join(shown)
+    text = first if set(shown) == {first} else column.joiner.join(shown)
+    return text + _interval(column, row)
+
+
+def _interval(column: Column, row: dict[str, Any]) -> str:
+    """` [low, high]`, or nothing where there is no finite interval."""
+    ends = [row.get(key) for key in column.interval or ()]
+    if not ends or not all(_is_finite(end) for end in ends):
+        return ""
+    low, high = (_number(column, end) for end in ends)
+    return f" [{low}, {high}]"
 
 
 def _number(column: Column, value: Any, first: bool = True) -> str:

@@ -7,22 +7,25 @@ from typing import Any
 import pandas as pd
 
 from analysis import statistics as stats
+from analysis.inference import Contrast, with_holm
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
 from analysis.rendering.section import Section
 from analysis.rendering.tables import Column, Table
-from analysis.sections.comparisons import compare, final_scores, paired, reference, trained_by_jfb
+from analysis.sections.comparisons import MARGIN, compare, contrast, final_scores, reference, seeds_of, trained_by_jfb
 from analysis.sections.metrics import metric_columns
-from analysis.statistics import Estimate
 
 OTHER_COLUMNS = (
     Column("start_psnr", "PSNR at step 0, dB", ".2f"),
-    Column("gain", "Gain over step 0, dB", "+.2f", ("gain_error",), rank=3),
-    Column("over_jfb", "Over jfb, dB", "+.2f", ("over_jfb_error",), rank=6),
-    Column("over_tikhonov", "Over Tikhonov, dB", "+.2f", ("over_tikhonov_error",), rank=5),
-    Column("over_tv", "Over TV, dB", "+.2f", ("over_tv_error",), rank=4),
+    Column("gain", "Gain over step 0, dB", "+.2f", interval=("gain_low", "gain_high"), rank=3),
+    Column("over_jfb", "Over jfb, dB", "+.2f", interval=("over_jfb_low", "over_jfb_high"), rank=6),
+    Column("over_jfb_verdict", "Against jfb", rank=6),
+    Column("over_tikhonov", "Over Tikhonov, dB", "+.2f", interval=("over_tikhonov_low", "over_tikhonov_high"), rank=5),
+    Column("over_tv", "Over TV, dB", "+.2f", interval=("over_tv_low", "over_tv_high"), rank=4),
     Column("residual_median", "Median residual", ".1e"),
     Column("residual_max", "Worst residual", ".1e", rank=8),
+    Column("unit_residual_median", "Median residual per unit step", ".1e"),
+    Column("unconverged", "Unconverged test solves", "d", rank=8),
     Column("nfe", "nfe", ".1f", rank=9),
     Column("diverged", "Diverged", "d", rank=7),
     Column("parameters", "Trained parameters", ",d"),
@@ -33,6 +36,8 @@ OTHER_COLUMNS = (
 
 REFERENCES = {"over_tikhonov": "tikhonov", "over_tv": "total-variation"}
 """Baselines that every method is compared with."""
+COMPARISONS = ("gain", "over_jfb", *REFERENCES)
+"""Each is a family of contrasts, whose p-values are corrected together (Holm 1979)."""
 
 
 @cache
@@ -40,7 +45,12 @@ def accuracy_frame(data: GridData) -> pd.DataFrame:
     """One row a method that has a finished cell: baselines, then trained methods, each in the grid's order."""
     methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
     ordered = sorted(methods, key=lambda cells: cells["kind"].iloc[0] != "baseline")
-    return pd.DataFrame([_row(data, cells) for cells in ordered])
+    rows = [_row(data, cells) for cells in ordered]
+    compared = {name: _contrasts(data, name, ordered) for name in COMPARISONS}
+    for name, contrasts in compared.items():
+        for row, found in zip(rows, contrasts, strict=True):
+            row |= _columns(name, found)
+    return pd.DataFrame(rows)
 
 
 def accuracy_table(data: GridData) -> Table:
@@ -49,7 +59,11 @@ def accuracy_table(data: GridData) -> Table:
     notes = [
         "PSNR and SSIM are means over test pictures on pixels clamped to their range; legacy PSNR is explained in the "
         "report. nfe is the number of function evaluations of T per picture.",
-        "a ± b after a difference: mean over pictures, paired, and its standard error over pictures.",
+        "a [b, c] after a difference: mean and 95 % interval, paired by seed and by picture, with seeds and pictures "
+        "both drawn at random; there is none for a single seed, or where all pictures are patches of one photograph. "
+        f"Verdicts are corrected for the number of comparisons in their column (Holm); equivalent: within {MARGIN} dB.",
+        "Unconverged: solves that ended at the limit of evaluations, above the tolerance of the evaluation. The "
+        "residual per unit step is that of the undamped map over its step size, and can be compared across maps.",
     ]
     if len(frame) and frame["seed_count"].max() > 1:
         notes.append("a ± b after a score: mean over seeds and standard deviation over seeds.")
@@ -86,40 +100,52 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
     for metric in data.metrics:
         row[metric.key], row[f"{metric.key}_seed_std"] = stats.over_seeds(test, metric.key)
     row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {"tuned": _tuned(data, first["cell_id"])}
-    for column, baseline in REFERENCES.items():
-        if first["baseline"] != baseline:
-            row |= _difference(column, compare(data, cells, reference(data, first["protocol"], baseline)))
     return row | context.columns(cells) | {"protocol": first["protocol"], "method": first["method"]}
 
 
 def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) -> dict[str, Any]:
     """What only a trained equilibrium has: a start, a residual, and the same model trained by jfb."""
     first = cells.iloc[0]
-    evaluations = (evaluation for cell_id in cells["cell_id"] for evaluation in data.scores.get((cell_id, "test"), []))
-    start = [evaluation for evaluation in evaluations if evaluation["step"].iloc[0] == 0]
-    over_jfb = (
-        compare(data, cells, trained_by_jfb(data.finished, first))
-        if first["backprop"] != "jfb"
-        else stats.estimate(pd.Series(dtype=float))
-    )
+    start = [evaluations[0] for cell_id in cells["cell_id"] if (evaluations := data.scores.get((cell_id, "test"), []))]
     # A feed-forward network's residual is only how far its output lies from its start.
     iterated = test if first["iterates"] else []
-    residuals = pd.concat([seed["residual"] for seed in iterated]) if iterated else pd.Series(dtype=float)
+    solves = pd.concat(iterated) if iterated else pd.DataFrame(columns=["residual", "unit_residual", "unconverged"])
     return {
         "start_psnr": stats.over_seeds(start, "psnr")[0],
-        **_difference("gain", paired(test, start)),
-        **_difference("over_jfb", over_jfb),
-        "residual_median": residuals.median(),
-        "residual_max": residuals.max(),
+        "residual_median": solves["residual"].median(),
+        "residual_max": solves["residual"].max(),
+        "unit_residual_median": solves["unit_residual"].median(),
         "nfe": stats.over_seeds(test, "nfe")[0],
         "parameters": _parameters(data, first["cell_id"]),
         "tol": first["tol"],
-        "unconverged": int((residuals > first["tol"]).sum()) if first["tol"] is not None else math.nan,
+        "unconverged": int(solves["unconverged"].sum()) if first["tol"] is not None else math.nan,
     }
 
 
-def _difference(name: str, found: Estimate) -> dict[str, float]:
-    return {name: found.mean, f"{name}_error": found.error}
+def _contrasts(data: GridData, name: str, methods: list[pd.DataFrame]) -> list[Contrast | None]:
+    """One comparison of every method that has it, its verdicts corrected for their number."""
+    found = [_contrast(data, name, cells) for cells in methods]
+    corrected = iter(with_holm([one for one in found if one is not None]))
+    return [None if one is None else next(corrected) for one in found]
+
+
+def _contrast(data: GridData, name: str, cells: pd.DataFrame) -> Contrast | None:
+    first = cells.iloc[0]
+    if name in REFERENCES:
+        is_itself = first["baseline"] == REFERENCES[name]
+        return None if is_itself else compare(data, cells, reference(data, first["protocol"], REFERENCES[name]))
+    if first["kind"] != "train":
+        return None
+    if name == "gain":
+        return contrast(data, cells, seeds_of(data, cells), seeds_of(data, cells, step=0))
+    return None if first["backprop"] == "jfb" else compare(data, cells, trained_by_jfb(data.finished, first))
+
+
+def _columns(name: str, found: Contrast | None) -> dict[str, Any]:
+    if found is None:
+        return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan, f"{name}_verdict": ""}
+    interval = {f"{name}_low": found.low, f"{name}_high": found.high}
+    return {name: found.mean, **interval, f"{name}_p": found.p_value, f"{name}_verdict": found.verdict}
 
 
 def _parameters(data: GridData, cell_id: str) -> float:

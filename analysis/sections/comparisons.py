@@ -1,15 +1,19 @@
 """Which cells are held against which, paired by picture: what several sections need."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import statistics
+from analysis.inference import Contrast, paired_contrast
 from analysis.reading.load import GridData
-from analysis.statistics import Estimate
 
+MARGIN = 0.1
+"""Decibels within which two methods count as equivalent."""
+ONE_PHOTOGRAPH = {"pictures"}
+"""Sources whose test pictures are patches of one photograph: they are no sample of pictures, and count as one."""
 LINES = {"total-variation": (0, (5, 2)), "tikhonov": (0, (1, 1.5))}
 """Baselines that figures draw as horizontal lines, with their dashes."""
 
@@ -30,14 +34,50 @@ def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
     return found.iloc[[means.index(max(means))]]
 
 
-def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
-    """PSNR of some cells of one method over that of another's, paired by picture."""
-    return paired(final_scores(data, ours), final_scores(data, theirs))
+def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Contrast | None:
+    """PSNR of some cells of one method over that of another's, paired by seed and by picture; None without a pair.
+
+    A baseline's single cell, which has no seed, stands beside every seed.
+    """
+    left, right = seeds_of(data, ours), seeds_of(data, theirs)
+    if len(right) == 1 and len(left) > 1 and set(theirs["kind"]) == {"baseline"}:
+        right = dict.fromkeys(left, next(iter(right.values())))
+    return contrast(data, ours, left, right)
 
 
-def paired(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> Estimate:
-    """PSNR of some seeds' scores over that of others', paired by picture."""
-    return statistics.paired_difference(statistics.by_picture(ours, "psnr"), statistics.by_picture(theirs, "psnr"))
+def describe(found: Contrast) -> str:
+    """`+0.12 dB [+0.03, +0.21]`, or that there is no interval."""
+    return f"{found.mean:+.2f} dB{interval(found.low, found.high)}"
+
+
+def interval(low: float, high: float) -> str:
+    """` [+0.03, +0.21]`, or that there is none."""
+    return f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) and math.isfinite(high) else ", no interval"
+
+
+def seeds_of(data: GridData, cells: pd.DataFrame, step: int = -1, split: str = "test") -> "dict[int, pd.Series[float]]":
+    """The PSNR of each seed's pictures, the newest scores or those of another position in time."""
+    found = {}
+    for cell_id, seed in zip(cells["cell_id"], cells["seed"], strict=True):
+        evaluations = data.scores.get((cell_id, split), [])
+        if evaluations:
+            found[int(seed)] = evaluations[step]["psnr"]
+    return found
+
+
+def contrast(
+    data: GridData, cells: pd.DataFrame, ours: "dict[int, pd.Series[float]]", theirs: "dict[int, pd.Series[float]]"
+) -> Contrast | None:
+    """The difference over the seeds and pictures that both have; `cells` says where the pictures come from."""
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    left, right = (pd.DataFrame([scores[seed] for seed in seeds], index=seeds) for scores in (ours, theirs))
+    pictures = left.columns.intersection(right.columns)
+    if not len(pictures):
+        return None
+    clusters = [0] * len(pictures) if set(cells["data"]) <= ONE_PHOTOGRAPH else None
+    return paired_contrast(left[pictures].to_numpy(float), right[pictures].to_numpy(float), clusters, margin=MARGIN)
 
 
 def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import pandas as pd
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
 from analysis.sections.accuracy import accuracy_frame
-from analysis.sections.comparisons import compare
+from analysis.sections.comparisons import compare, describe, interval
 from analysis.sections.cost import cost_frame
 from analysis.sections.fidelity import contraction_frame, gradient_frame
-from analysis.statistics import Estimate, Verdict
+from analysis.statistics import Verdict
 
 Mark = Literal["yes", "no", "mixed", "note", "warning"]
 
@@ -65,14 +65,13 @@ def _against(trained: pd.DataFrame, column: str, claim: str) -> Iterator[Finding
     if compared.empty:
         yield Finding("note", f"Which trained methods {claim} cannot be said: nothing finished to compare.")
         return
-    groups: dict[Verdict, list[str]] = {"above": [], "below": [], "undecided": []}
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "equivalent": [], "undecided": []}
     for row in compared.to_dict("records"):
-        difference = _estimate(row, column)
-        groups[difference.verdict].append(f"{row['label']} ({difference} dB)")
-    above, below, undecided = groups["above"], groups["below"], groups["undecided"]
-    named = {"Above": above, "Within two standard errors": undecided, "Below": below}
+        groups[row[f"{column}_verdict"]].append(f"{row['label']} ({_shown(row, column)})")
+    above, below = groups["better"], groups["worse"]
+    named = {"Above": above, "Equivalent": groups["equivalent"], "Undecided": groups["undecided"], "Below": below}
     detail = " ".join(f"{place}: {', '.join(labels)}." for place, labels in named.items() if labels)
-    mark: Mark = "yes" if len(above) == len(compared) else "mixed" if above else "no"
+    mark: Mark = "yes" if len(above) == len(compared) else "mixed" if above or groups["undecided"] else "no"
     yield Finding(mark, f"{len(above)} of {len(compared)} trained methods {claim}.", detail)
 
 
@@ -85,18 +84,18 @@ def _best_jfb(trained: pd.DataFrame) -> Finding:
             "note", "Whether the best jfb beats total variation cannot be said: one of them is not finished."
         )
     best = jfb.sort_values("validation_psnr").to_dict("records")[-1]
-    difference = _estimate(best, "over_tv")
-    mark, verdict = _VERDICTS[difference.verdict]
+    mark, verdict = _VERDICTS[best["over_tv_verdict"]]
     return Finding(
         mark,
         f"The best jfb method {verdict} total variation.",
-        f"{best['label']}, the best on validation pictures: {difference} dB on test pictures.",
+        f"{best['label']}, the best on validation pictures: {_shown(best, 'over_tv')} on test pictures.",
     )
 
 
-_VERDICTS: dict[Verdict, tuple[Mark, str]] = {
-    "above": ("yes", "beats"),
-    "below": ("no", "does not beat"),
+_VERDICTS: dict[str, tuple[Mark, str]] = {
+    "better": ("yes", "beats"),
+    "worse": ("no", "does not beat"),
+    "equivalent": ("note", "is equivalent to"),
     "undecided": ("mixed", "cannot be told apart from"),
 }
 
@@ -109,8 +108,8 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
         for row in rows.to_dict("records"):
             ratio = ratios.get(row["label"], math.nan)
             price = "" if math.isnan(ratio) else f" at {ratio:.2f} times the mean step time"
-            parts.append(f"{row['label']} {_estimate(row, 'over_jfb')} dB{price}")
-        better = sum(_estimate(row, "over_jfb").verdict == "above" for row in rows.to_dict("records"))
+            parts.append(f"{row['label']} {_shown(row, 'over_jfb')}, {row['over_jfb_verdict']}{price}")
+        better = int((rows["over_jfb_verdict"] == "better").sum())
         yield Finding(
             "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs.", f"{'; '.join(parts)}."
         )
@@ -123,7 +122,8 @@ def _twins(data: GridData) -> Iterator[Finding]:
         for _, cells in data.trained.groupby("twin", sort=False):
             ours, theirs = cells[cells["model"] == first], cells[cells["model"] == second]
             if len(ours) and len(theirs):
-                parts.append(f"{compare(data, ours, theirs)} dB by {cells.iloc[0]['variant']}")
+                found = compare(data, ours, theirs)
+                parts += [f"{describe(found)} by {cells.iloc[0]['variant']}"] if found else []
         if parts:
             text = f"{first} and {second} have the same fixed points where {condition}."
             yield Finding("note", text, f"{first} over {second} as trained here: {', '.join(parts)}.")
@@ -274,5 +274,6 @@ def _devices(data: GridData) -> Iterator[Finding]:
         yield Finding("warning", text)
 
 
-def _estimate(row: dict[Any, Any], column: str) -> Estimate:
-    return Estimate(row[column], row[f"{column}_error"], row["pictures"])
+def _shown(row: dict[Any, Any], column: str) -> str:
+    """A difference in dB with its interval, if there is one."""
+    return f"{row[column]:+.2f} dB{interval(row[f'{column}_low'], row[f'{column}_high'])}"

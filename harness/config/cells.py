@@ -1,4 +1,4 @@
-"""The definition of one cell of a grid: validated, frozen and torch-free, named by a hash of what affects its result."""
+"""The definition of one cell of a grid: validated, frozen, torch-free, and named by a hash of what affects it."""
 
 import hashlib
 import json
@@ -34,8 +34,8 @@ class Operations(Frozen):
     reconstructions: NonNegativeInt = 4
     """Number of test pictures whose reconstructions are stored."""
     metrics: tuple[MetricSpec, ...] = ()
-    """Your own metrics, by import path, in addition to those of the catalog. A metric is a function that takes a picture
-    and its ground truth, both of shape (3, height, width), and the range of pixel values, and returns a number."""
+    """Your own metrics, by import path, in addition to those of the catalog. A metric is a function that takes a
+    picture and its ground truth, both of shape (3, height, width), and the range of pixel values; it returns a number."""
 
 
 class Site(Frozen):
@@ -341,7 +341,7 @@ class BaselineCell(BatchedCell):
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
     network: NetworkSpec | None = None
-    """The network of the pretrained denoiser, for methods that use one; with `pretraining`, it identifies the denoiser."""
+    """The network of the denoiser, for methods that use one; with `pretraining`, it identifies the denoiser."""
     pretraining: Pretraining | None = None
     """How that denoiser was trained."""
 

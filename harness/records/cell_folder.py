@@ -46,6 +46,8 @@ class CellStatus(BaseModel):
     """The step at which the newest attempt started."""
     seconds: float = 0.0
     """Wall time of the attempts that have ended, as far as anybody lived to write it down."""
+    adjoint_cut: float | None = None
+    """Share of the adjoint solves of the newest attempt that ended at their limit; null where none has a tolerance."""
     message: str = ""
     """The last error, one line."""
     code: str = ""

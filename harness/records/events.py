@@ -262,3 +262,19 @@ def _up_to_checkpoint(events: Sequence[AnyEvent], step: int) -> list[AnyEvent]:
         return []
     # The attempt died between the checkpoint and its line here, which would have been the last.
     return [*events, Checkpoint(time=events[-1].time, step=step)]
+
+
+CUT_SHARE = 0.05
+"""A method more of whose adjoint solves than this end at their limit is not what its name says: it is called cut."""
+
+
+def adjoint_cut_share(events: Iterable[AnyEvent]) -> float | None:
+    """The share of all adjoint solves of a training that ended at their limit; None where none had a tolerance."""
+    steps = (event for event in events if isinstance(event, Step))
+    shares = [step.adjoint_unconverged for step in steps if step.adjoint_unconverged is not None]
+    return fmean(shares) if shares else None
+
+
+def honest_name(method: str, share: float | None) -> str:
+    """The name of a backprop method, with ", cut" behind it if too many of its adjoint solves were."""
+    return f"{method}, cut" if share is not None and share > CUT_SHARE else method

@@ -64,7 +64,7 @@ class Attempt:
     def report(self, **changes: object) -> None:
         """Update the status; updates of the step alone are written at most twice a second."""
         now = time.time()
-        only_progress = changes.keys() == {"step"} and now - self.status.updated < STATUS_EVERY_SECONDS
+        only_progress = changes.keys() == {"step", "adjoint_cut"} and now - self.status.updated < STATUS_EVERY_SECONDS
         updated = self.status.updated if only_progress else now
         self.status = self.status.model_copy(update={**changes, "updated": updated})
         if self.record is not None and not only_progress:

@@ -4,6 +4,7 @@ import time
 from collections import ChainMap
 from collections.abc import Iterator
 from itertools import chain
+from statistics import fmean
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -39,13 +40,16 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
             attempt.evaluate(task.reconstruct, "test", 0)
             record_diagnostics(attempt, cell, task, 0)
 
+    adjoint_shares: list[float] = []
+
     def load(step: int) -> Batch:
         return attempt.loader.batch(task.sample_order.samples(step), cell.seed)
 
     for step, stopping in _combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
         attempt.write(step)
-        attempt.report(step=step.step)
+        adjoint_shares += [] if step.adjoint_unconverged is None else [step.adjoint_unconverged]
+        attempt.report(step=step.step, adjoint_cut=fmean(adjoint_shares) if adjoint_shares else None)
         if done or step.step % task.evaluate_every == 0:
             attempt.evaluate(task.reconstruct, "validation", step.step)
         if isinstance(cell, TrainCell):

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus, State
+from harness.records.events import CUT_SHARE
 from launch.planning.runs_folder import Runs
 from launch.slurm.queue import Job
 from launch.slurm.submissions import Submissions
@@ -60,9 +61,16 @@ class Row:
             seconds_left=status.seconds_left(),
             updated=status.updated,
             queue=scheduler_says(status, job),
-            message=status.message,
+            message=status.message or _cut(status),
             code=status.code,
         )
+
+
+def _cut(status: CellStatus) -> str:
+    """A warning if a solved adjoint is not what this cell trains with."""
+    if status.adjoint_cut is None or status.adjoint_cut <= CUT_SHARE:
+        return ""
+    return f"{status.adjoint_cut:.0%} of its adjoint solves were cut at max_steps"
 
 
 def reconciled(status: CellStatus, job: Job | None) -> CellStatus:

@@ -15,11 +15,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
-from harness.config.cells import Cell
+from harness.config.cells import Cell, TrainCell
 from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
-from harness.records.events import AnyEvent, Contraction, Evaluation, Fidelity, Probe, Start, Step, durable
+from harness.records.events import (
+    AnyEvent,
+    Contraction,
+    Evaluation,
+    Fidelity,
+    Probe,
+    Start,
+    Step,
+    adjoint_cut_share,
+    durable,
+    honest_name,
+)
 from launch.planning.chunks import chunks
 from launch.planning.runs_folder import Runs
 
@@ -102,7 +113,13 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
     sent = int(run.data.tags.get("jfbench.events", 0))
     for metrics in chunks(_metrics(events[sent:]), METRICS_PER_CALL):
         client.log_batch(run.info.run_id, metrics=metrics)
-    tags = {**_tags(events), "jfbench.state": state, "jfbench.events": str(len(events)), "jfbench.synced": done}
+    tags = {
+        **_tags(events),
+        **_method(folder.cell(), events),
+        "jfbench.state": state,
+        "jfbench.events": str(len(events)),
+        "jfbench.synced": done,
+    }
     if state == "finished":
         _log_artifacts(client, run, folder, events)
     client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -124,6 +141,13 @@ def _tags(events: Iterable[AnyEvent]) -> dict[str, str]:
     starts = [event for event in events if isinstance(event, Start)]
     environment = starts[-1].environment if starts else {}
     return {"attempts": str(len(starts)), **{key: str(value) for key, value in environment.items()}}
+
+
+def _method(cell: Cell, events: Iterable[AnyEvent]) -> dict[str, str]:
+    """The backprop method by its honest name: one whose adjoint solves were cut says so."""
+    if not isinstance(cell, TrainCell):
+        return {}
+    return {"jfbench.backprop": honest_name(cell.backprop.name, adjoint_cut_share(events))}
 
 
 def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:

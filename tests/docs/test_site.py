@@ -83,6 +83,12 @@ def test_every_command_is_one_that_exists(page: Path) -> None:
             plan(override(read_grid(words[1]), map(parse_assignment, fields)))
 
 
+def test_cells_that_are_shown_of_the_demo_are_those_of_the_demo() -> None:
+    text = (DOCS / "getting-started.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^[a-z]\S+-[0-9a-f]{8}(?= )", text, re.MULTILINE))
+    assert shown == {cell.cell_id for cell in plan(read_grid("demo"))}
+
+
 def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:

@@ -1,7 +1,7 @@
-"""Every choice a cell can name: its parameters, their bounds, what it is, and the class that implements it.
+"""Every choice that a cell can name: what it is, its parameters, their bounds, and the class that implements it.
 
-One file a family, named after the room that implements it. Imports pydantic and `harness.config.spec` alone, so a grid
-is planned and refused on a login node in milliseconds; `harness.config.build` imports a choice's `target` in the job.
+There is one file per family. They import only pydantic and `harness.config.spec`, so a login node plans or rejects a
+grid within milliseconds; `harness.config.build` imports a choice's `target` inside the job.
 """
 
 from harness.config.catalog.backprop import (

@@ -16,19 +16,19 @@ from harness.config.spec import Spec
 
 
 class BackpropSpec(Spec):
-    """How the gradient passes the fixed point."""
+    """How the gradient is propagated through the fixed point."""
 
     default_name = "jfb"
     finds_fixed_point: ClassVar[bool] = True
-    """False where the method is a fixed number of steps from the initial state."""
+    """False if the method takes a fixed number of steps from the initial state."""
     forward_solvers: ClassVar[frozenset[str]] = frozenset()
-    """Names of the forward solvers it goes with; empty where it goes with all."""
+    """Names of the forward solvers that the method works with; empty if it works with all."""
     solves_adjoint: ClassVar[bool] = False
-    """True where it solves the adjoint equation, and an earlier solution is a good start."""
+    """True if the method solves the adjoint equation, so that an earlier solution is a good start."""
 
     @property
     def fixed_steps(self) -> int | None:
-        """The number of steps from the initial state; None where it looks for a fixed point."""
+        """The number of steps from the initial state; None if the method looks for a fixed point."""
         return None
 
 
@@ -40,22 +40,22 @@ class Jfb(BackpropSpec):
 
 
 class Implicit(BackpropSpec):
-    """Implicit differentiation, exact to a tolerance: w = v + J^T w is solved, then w dT/dTheta (paper, eq. 5).
+    """Implicit differentiation, exact to a tolerance: solve w = v + J^T w, then compute w dT/dTheta (eq. 5).
 
-    A solve that ends at max_steps above its tolerance is counted, and a row of a report with more than a few per cent
-    of such solves is called "implicit, cut".
+    A solve that ends at max_steps above its tolerance is counted, and a report labels a row with more than a few
+    percent of such solves "implicit, cut".
     """
 
     target = "harness.implicit.backprop:Implicit"
     solves_adjoint = True
     refused_solvers: ClassVar[frozenset[str]] = frozenset({"picard"})
-    """Adjoint solvers that have another name as a backprop method."""
+    """Names of the adjoint solvers that amount to a backprop method of their own."""
     name: Literal["implicit"] = "implicit"
     solver: AdjointSolverSpec = Gmres(tol=1e-2, max_steps=80)
     """Solver of the adjoint equation; its tolerance is the residual |v + J^T w - w| relative to |v|."""
     first_tol: PositiveFloat | None = None
-    """An adaptive tolerance: this one at the first training step, from which it falls geometrically to the solver's own
-    at the last, looser early and tighter late (as in MAID, Salehi et al. 2025); null keeps the solver's own."""
+    """Tolerance at the first training step, from which it falls geometrically to the solver's own at the last step, so
+    that early solves are loose and late ones tight (as in MAID, Salehi et al. 2025); null always uses the solver's."""
 
     @model_validator(mode="after")
     def _is_solved(self) -> Self:
@@ -63,7 +63,7 @@ class Implicit(BackpropSpec):
             raise PydanticCustomError(
                 "choice",
                 "solver picard, cut after max_steps products, is a Neumann series: write "
-                "name: neumann with order: {order}, or take one of {allowed}",
+                "name: neumann with order: {order}, or use one of {allowed}",
                 {"order": self.solver.max_steps - 1, "allowed": "anderson, broyden, cg-normal, gmres"},
             )
         if self.solver.tol is None:
@@ -80,21 +80,21 @@ class Implicit(BackpropSpec):
 
 
 class Neumann(BackpropSpec):
-    """The Neumann series of the exact gradient, cut after a fixed number of terms."""
+    """The Neumann series of the exact gradient, truncated after a fixed number of terms."""
 
     target = "harness.implicit.backprop:Neumann"
     name: Literal["neumann"] = "neumann"
     order: NonNegativeInt = 5
-    """Products with the Jacobian; 0 is JFB."""
+    """Number of products with the Jacobian; 0 is JFB."""
 
 
 class StochasticNeumann(BackpropSpec):
-    """The Neumann series cut at random, its terms weighted so that the gradient is unbiased (Chen et al. 2019)."""
+    """The Neumann series truncated at random, its terms weighted to make the gradient unbiased (Chen et al. 2019)."""
 
     target = "harness.implicit.backprop:StochasticNeumann"
     name: Literal["stochastic-neumann"] = "stochastic-neumann"
     continuation: float = Field(0.9, gt=0, lt=1)
-    """Probability of one more term: c / (1 - c) products on average; the variance is finite if |J|^2 < c."""
+    """Probability c of adding another term: c / (1 - c) products on average; the variance is finite if |J|^2 < c."""
 
 
 class Shine(BackpropSpec):
@@ -111,9 +111,9 @@ class Phantom(BackpropSpec):
     target = "harness.implicit.backprop:Phantom"
     name: Literal["phantom"] = "phantom"
     steps: PositiveInt = 5
-    """Steps with a graph."""
+    """Number of steps with a graph."""
     tau: float = Field(0.5, gt=0, le=1)
-    """Weight of T(x) against x in each of them."""
+    """Weight of T(x) relative to x in each step."""
 
 
 class Truncated(BackpropSpec):
@@ -122,7 +122,7 @@ class Truncated(BackpropSpec):
     target = "harness.implicit.backprop:Truncated"
     name: Literal["truncated"] = "truncated"
     steps: PositiveInt = 5
-    """Steps with a graph."""
+    """Number of steps with a graph."""
 
 
 class Unrolled(BackpropSpec):
@@ -132,11 +132,11 @@ class Unrolled(BackpropSpec):
     finds_fixed_point = False
     name: Literal["unrolled"] = "unrolled"
     steps: PositiveInt = 10
-    """Steps K; the cell's solver is not used."""
+    """Number of steps K; the cell's solver is not used."""
     checkpoint: bool = False
-    """Keep only the states and compute each step twice: less memory, a third more time."""
+    """Store only the states and compute each step twice: less memory, a third more time."""
 
     @property
     def fixed_steps(self) -> int:
-        """K."""
+        """The number of steps K."""
         return self.steps

@@ -1,4 +1,4 @@
-"""Reconstructions without training for the task."""
+"""Reconstruction methods that are not trained for the task."""
 
 from typing import ClassVar, Literal
 
@@ -10,10 +10,10 @@ from harness.config.spec import Spec
 
 
 class BaselineSpec(Spec):
-    """A reconstruction without training for the task; its parameters are tuned on the validation split."""
+    """A reconstruction method that is not trained for the task; its parameters are tuned on the validation split."""
 
     needs_denoiser: ClassVar[bool] = False
-    """True where the pretrained denoiser is plugged in."""
+    """True if the method uses the pretrained denoiser."""
 
 
 class Degraded(BaselineSpec):
@@ -59,29 +59,30 @@ class RichardsonLucy(BaselineSpec):
 
 
 class TotalVariation(BaselineSpec):
-    """Least squares with joint-colour total variation, by the primal-dual method of Chambolle & Pock 2011."""
+    """Least squares with joint-color total variation, by the primal-dual method of Chambolle & Pock 2011."""
 
     target = "harness.models.baselines:TotalVariation"
     name: Literal["total-variation"] = "total-variation"
     iterations: PositiveInt = 100
-    """Primal-dual iterations; PSNR is then within 0.001 dB of 1,000 iterations on the validation pictures."""
+    """Number of primal-dual iterations; with 100, the PSNR of the validation pictures is within 0.001 dB of that after
+    1,000."""
 
 
 class PnpPgd(BaselineSpec):
-    """Plug-and-play: proximal gradient steps with the pretrained denoiser as proximal operator."""
+    """Plug-and-play proximal gradient descent: the pretrained denoiser serves as proximal operator."""
 
     target = "harness.models.baselines:PnpPgd"
     needs_denoiser = True
     name: Literal["pnp-pgd"] = "pnp-pgd"
     iterations: PositiveInt = 100
-    """Steps, every one evaluates the denoiser."""
+    """Number of iterations, each of which evaluates the denoiser."""
 
 
 class PnpAdmm(BaselineSpec):
-    """Plug-and-play: ADMM with the pretrained denoiser as proximal operator."""
+    """Plug-and-play ADMM: the pretrained denoiser serves as proximal operator."""
 
     target = "harness.models.baselines:PnpAdmm"
     needs_denoiser = True
     name: Literal["pnp-admm"] = "pnp-admm"
     iterations: PositiveInt = 100
-    """Steps, every one evaluates the denoiser."""
+    """Number of iterations, each of which evaluates the denoiser."""

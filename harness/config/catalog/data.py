@@ -1,4 +1,4 @@
-"""Where pictures come from."""
+"""Where the pictures come from."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -14,20 +14,20 @@ from harness.config.spec import Spec
 
 
 class DataSpec(Spec):
-    """Where pictures come from and how they are split. The validation split is the end of the training split."""
+    """Where the pictures come from and how they are split. The validation split is the end of the training split."""
 
     default_name = "pictures"
 
     image_size: int = Field(64, ge=8, le=4096)
     """Height and width in pixels after decoding."""
     test_images: PositiveInt | None = None
-    """Use only the first so many test images; null uses all."""
+    """Use only this many test images, the first ones; null uses all."""
     train_images: PositiveInt | None = None
-    """Use only the first so many training images, before the validation split; null uses all."""
+    """Use only this many training images, the first ones, not counting the validation split; null uses all."""
     validation_images: PositiveInt | None = None
-    """Size of the validation split; null takes the source's own default."""
+    """Size of the validation split; null takes about an eighth of the training images, at most 500."""
     crop: int | None = Field(None, ge=8)
-    """Train on random square crops of so many pixels; null trains on whole images. Held-out images stay whole."""
+    """Size in pixels of the random square crops to train on; null trains on whole images. Held-out images stay whole."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -40,17 +40,19 @@ class DataSpec(Spec):
         return self
 
     def files(self) -> list[Path]:
-        """The image files of the source in name order, or none where it has no files.
+        """The image files of the source in name order; empty if it has no files.
 
         Raises:
-            ValueError: one line that names the field, where the folder is missing or holds something else.
+            ValueError: one line that names the field, if the folder is missing or contains anything else.
         """
         return []
 
 
 class Pictures(DataSpec):
-    """Patches of the CC0 colour photographs inside scikit-image: chelsea is for testing, the others for training, at
-    their own size and at twice that."""
+    """Patches of the CC0 color photographs that ship with scikit-image.
+
+    chelsea is for testing; the others are for training, at their own size and at twice that size.
+    """
 
     target = "harness.data.sources:Pictures"
     name: Literal["pictures"] = "pictures"
@@ -70,17 +72,17 @@ class Folder(DataSpec):
 
 
 class CelebA(DataSpec):
-    """CelebA in its standard layout, resized without crop to a square as in the paper (section 5)."""
+    """CelebA in its standard layout, resized to a square without cropping, as in the paper (section 5)."""
 
     target = "harness.data.sources:CelebA"
     location_fields = frozenset({"root"})
     name: Literal["celeba"] = "celeba"
     root: Path
-    """The folder that holds img_align_celeba/."""
+    """The folder that contains img_align_celeba/."""
     image_size: int = Field(128, ge=8, le=4096)
-    """Height and width in pixels after the resize."""
+    """Height and width in pixels after resizing."""
     split_at: PositiveInt = 8000
-    """The first so many images in name order train, the others test."""
+    """The first this many images in name order are for training, the others for testing."""
 
     def files(self) -> list[Path]:
         """Every file of img_align_celeba/."""

@@ -14,9 +14,10 @@ class MapSpec(Spec):
     """The map T(x; d) whose fixed point is the reconstruction."""
 
     iterated: ClassVar[bool] = True
-    """False where T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
+    """False if T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
     damping: float = Field(0.45, gt=0, le=1)
-    """theta in (1 - theta) x + theta T(x); it moves no fixed point and keeps negative eigenvalues off -1; 1: none."""
+    """theta in (1 - theta) x + theta T(x). It moves no fixed point and keeps negative eigenvalues away from -1; 1 means
+    no damping."""
 
 
 class DeGrad(MapSpec):
@@ -25,7 +26,8 @@ class DeGrad(MapSpec):
     target = "harness.models.maps:DeGrad"
     name: Literal["de-grad"] = "de-grad"
     step_size: PositiveFloat = 2.0
-    """eta, of which damping leaves .9; it does not move the fixed point, so it is trained only when unrolled."""
+    """eta; with the default damping, the effective step is .9. It does not move the fixed point, so it is trained only
+    when unrolled."""
     weight: PositiveFloat = 0.25
     """Initial value of the trained weight lambda of the prior."""
 
@@ -36,7 +38,7 @@ class DeProx(MapSpec):
     target = "harness.models.maps:DeProx"
     name: Literal["de-prox"] = "de-prox"
     step_size: PositiveFloat = 1.9
-    """Initial value of the trained step eta."""
+    """Initial value of the trained step size eta."""
     weight: PositiveFloat = 0.475
     """Initial value of the trained weight lambda of the prior."""
 
@@ -64,7 +66,7 @@ class DeHqs(MapSpec):
 
 
 class FeedForward(MapSpec):
-    """No fixed point: from the measurement and its direct inverse p, the network is trained to tell p's error."""
+    """No fixed point: from the measurement and its direct inverse p, the network learns to predict the error of p."""
 
     target = "harness.models.maps:FeedForward"
     iterated = False
@@ -72,4 +74,4 @@ class FeedForward(MapSpec):
     penalty: PositiveFloat = 20.0
     """Initial value of the trained alpha of p, the proximal step from A^T d."""
     damping: float = Field(1.0, ge=1, le=1)
-    """Nothing to damp: T forgets x."""
+    """Always 1: T does not depend on x, so there is nothing to damp."""

@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its truth."""
+"""Metrics of how close a reconstruction is to its ground truth."""
 
 from typing import Any, Literal
 
@@ -8,30 +8,30 @@ from harness.config.spec import Spec
 
 
 class MetricSpec(Spec):
-    """A number for each picture; its target is a function (image, truth, value_range, ...) -> float.
+    """One number per picture; the target is a function (image, truth, value_range, ...) -> float.
 
-    Every metric of the catalog is scored in every cell; `operations.metrics` adds a user's own.
+    Every cell is scored with every metric of the catalog; `operations.metrics` adds a user's own.
     """
 
     label: str = ""
-    """Heading in tables, with the unit; empty takes the name."""
+    """Heading in tables, with the unit; if empty, the name is used."""
     decimals: int = Field(3, ge=0, le=9)
-    """Decimals shown in tables."""
+    """Number of decimals shown in tables."""
     higher_is_better: bool = True
-    """Which end of the scale a table sets in bold."""
+    """Whether tables set the highest score in bold, rather than the lowest."""
 
     @property
     def key(self) -> str:
-        """Its name in records, MLflow and CSV files; of a user's own metric, that of the function."""
+        """The name in records, MLflow and CSV files; for a user's own metric, the name of the function."""
         return self.name.rpartition(":")[2]
 
     @property
     def heading(self) -> str:
-        """What tables call it."""
+        """The heading in tables."""
         return self.label or self.key
 
     def parameters(self) -> dict[str, Any]:
-        """What the function takes beside image, truth and value range: all but what tables need."""
+        """The function's further keyword arguments: every field except those for tables."""
         shown = ("label", "decimals", "higher_is_better")
         return {key: value for key, value in super().parameters().items() if key not in shown}
 
@@ -44,18 +44,18 @@ class Psnr(MetricSpec):
     label: str = "PSNR, dB"
     """Heading in tables, with the unit."""
     decimals: int = 2
-    """Decimals shown in tables."""
+    """Number of decimals shown in tables."""
 
 
 class LegacyPsnr(MetricSpec):
-    """The figure of the paper's code and of Gilton et al.: -10 log10(MSE) on [-1, 1] with peak 1, not clamped."""
+    """The PSNR of the paper's code and of Gilton et al.: -10 log10(MSE) on [-1, 1] with peak 1, without clamping."""
 
     target = "harness.measure.scores:legacy_psnr"
     name: Literal["legacy_psnr"] = "legacy_psnr"
     label: str = "Legacy PSNR, dB"
     """Heading in tables, with the unit."""
     decimals: int = 2
-    """Decimals shown in tables."""
+    """Number of decimals shown in tables."""
 
 
 class Ssim(MetricSpec):
@@ -68,5 +68,5 @@ class Ssim(MetricSpec):
 
 
 def catalog_metrics() -> tuple[MetricSpec, ...]:
-    """The metrics that every cell is scored by."""
+    """The metrics with which every cell is scored."""
     return tuple(choice.model_validate({}) for choice in MetricSpec.choices().values())

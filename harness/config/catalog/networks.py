@@ -1,4 +1,4 @@
-"""Networks."""
+"""Residual networks of the denoiser."""
 
 from typing import Any, Literal
 
@@ -17,10 +17,10 @@ class NetworkSpec(Spec):
     default_name = "dncnn"
 
     lipschitz: PositiveFloat | None = None
-    """Largest operator norm of each convolution, so that DnCNN's |N| is at most .05 lipschitz^depth; null: no limit."""
+    """Maximum operator norm of each convolution, so DnCNN's |N| is at most .05 lipschitz^depth; null sets no limit."""
 
     def parameters(self) -> dict[str, Any]:
-        """All but `lipschitz`: `harness.models.lipschitz` sees to it from outside, whatever the network."""
+        """Every field except `lipschitz`, which `harness.models.lipschitz` applies to any network from outside."""
         return {key: value for key, value in super().parameters().items() if key != "lipschitz"}
 
 
@@ -32,15 +32,15 @@ class DnCNN(NetworkSpec):
     depth: int = Field(17, ge=2, le=64)
     """Number of 3x3 convolutions."""
     width: PositiveInt = 64
-    """Features of the hidden layers."""
+    """Number of features in the hidden layers."""
 
 
 class UNet(NetworkSpec):
-    """A small U-Net: one convolution pair a level, features doubled at each halving."""
+    """A small U-Net: one pair of convolutions per level, twice as many features after each halving."""
 
     target = "harness.models.networks:UNet"
     name: Literal["unet"] = "unet"
     levels: int = Field(2, ge=1, le=5)
-    """How often the picture is halved."""
+    """Number of times the picture is halved."""
     width: PositiveInt = 32
-    """Features of the first level."""
+    """Number of features at the first level."""

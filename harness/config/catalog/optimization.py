@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimizers and learning-rate schedules."""
 
 from typing import Literal
 
@@ -12,12 +12,12 @@ from harness.config.spec import Spec
 
 
 class OptimizerSpec(Spec):
-    """A torch.optim optimiser."""
+    """An optimizer of torch.optim."""
 
     default_name = "adam"
 
     lr: PositiveFloat = 1e-3
-    """Learning rate before the schedule."""
+    """Learning rate before the schedule scales it."""
 
 
 class Adam(OptimizerSpec):
@@ -37,7 +37,7 @@ class SGD(OptimizerSpec):
 
 
 class ScheduleSpec(Spec):
-    """Learning rate against step (paper, section 8)."""
+    """The learning rate as a function of the step (paper, section 8)."""
 
     default_name = "cosine"
 
@@ -50,7 +50,7 @@ class Fixed(ScheduleSpec):
 
 
 class Step(ScheduleSpec):
-    """Multiplied by `factor` at `drops` equally spaced steps of the training."""
+    """A learning rate that is multiplied by `factor` at `drops` equally spaced steps of the training."""
 
     target = "harness.training.schedules:step"
     name: Literal["step"] = "step"

@@ -1,4 +1,4 @@
-"""Forward operators, and the protocols that others have published figures for."""
+"""Forward operators, and the protocols for which others have published results."""
 
 from typing import Literal, Self
 
@@ -35,14 +35,14 @@ class PhysicsSpec(Spec):
 
 
 class _Blur(Frozen):
-    """What every Gaussian blur has."""
+    """The fields of every Gaussian blur."""
 
     kernel_size: PositiveInt = 5
-    """Taps of the kernel along one axis; odd."""
+    """Number of kernel taps along one axis; odd."""
     kernel_std: PositiveFloat = 2.236
     """Standard deviation of the kernel in pixels."""
     boundary: Literal["zero", "circular"] = "zero"
-    """What lies beyond the picture's edge."""
+    """How the picture continues beyond its edge."""
 
     @model_validator(mode="after")
     def _is_odd(self) -> Self:
@@ -59,7 +59,7 @@ class GaussianBlur(_Blur, PhysicsSpec):
 
 
 class _Protocol(_Blur):
-    """A blur that others have published figures for: its name stands for all of its fields, so none can be changed."""
+    """A blur for which others have published results. Its name stands for all of its fields, so none can be changed."""
 
     name: str
 
@@ -86,22 +86,22 @@ class Paper(_Protocol, PhysicsSpec):
 
 
 class Code2022(_Protocol, PhysicsSpec):
-    """Protocol of the paper's code of 2022, and of Gilton et al. 2021: pixels on [-1, 1], 5x5 taps of deviation 5."""
+    """Protocol of the paper's code of 2022 and of Gilton et al. 2021: pixels on [-1, 1], 5x5 taps of standard deviation 5."""
 
     target = "harness.physics.blur:GaussianBlur"
     name: Literal["code2022"] = "code2022"
     kernel_std: PositiveFloat = 5.0
     """Standard deviation of the kernel in pixels."""
     value_range: tuple[float, float] = (-1.0, 1.0)
-    """Pixel values of black and white; the noise is half as strong as on [0, 1]."""
+    """Pixel values of black and white; relative to this range, the noise is half as strong as on [0, 1]."""
 
 
 class Code2024(_Protocol, PhysicsSpec):
-    """Protocol of the paper's later code: pixels on [-1, 1], 5x5 taps of deviation 1."""
+    """Protocol of the paper's later code: pixels on [-1, 1], 5x5 taps of standard deviation 1."""
 
     target = "harness.physics.blur:GaussianBlur"
     name: Literal["code2024"] = "code2024"
     kernel_std: PositiveFloat = 1.0
     """Standard deviation of the kernel in pixels."""
     value_range: tuple[float, float] = (-1.0, 1.0)
-    """Pixel values of black and white; the noise is half as strong as on [0, 1]."""
+    """Pixel values of black and white; relative to this range, the noise is half as strong as on [0, 1]."""

@@ -1,4 +1,4 @@
-"""Solvers of fixed points and of the adjoint equation."""
+"""Solvers for fixed points and for the adjoint equation."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,25 +13,26 @@ from harness.config.spec import Spec
 
 
 class AdjointSolverSpec(Spec):
-    """A solver of the adjoint equation w = v + J^T w: a linear solver, or any fixed-point solver."""
+    """A solver for the adjoint equation w = v + J^T w: a linear solver, or any fixed-point solver."""
 
     default_name = "anderson"
 
     tol: PositiveFloat | None = 1e-4
-    """Stop a sample at |T(x) - x| <= tol |T(x)|, a linear solver at |v + J^T w - w| <= tol |v|; null never stops."""
+    """Relative residual at which a sample stops: |T(x) - x| <= tol |T(x)| in a forward solve, and in an adjoint solve
+    |v + J^T w - w| <= tol |v|; null runs for max_steps."""
     max_steps: PositiveInt = 50
-    """Most evaluations of T, or products with the Jacobian, for one solve."""
+    """Maximum evaluations of T, or products with the Jacobian, per solve."""
 
     @classmethod
     def choices(cls) -> dict[str, type[Self]]:
-        """The family's own choices and those of the narrower families inside it."""
-        narrower = [family for family in cls.__subclasses__() if Spec in family.__bases__]
-        own = {name: spec for name, spec in super().choices().items() if spec not in narrower}
-        return own | {name: spec for family in narrower for name, spec in family.choices().items()}
+        """The family's own choices and those of its subfamilies."""
+        subfamilies = [family for family in cls.__subclasses__() if Spec in family.__bases__]
+        own = {name: spec for name, spec in super().choices().items() if spec not in subfamilies}
+        return own | {name: spec for family in subfamilies for name, spec in family.choices().items()}
 
 
 class Gmres(AdjointSolverSpec):
-    """GMRES without restart (Saad & Schultz 1986): the best w that max_steps products can reach, all of them kept."""
+    """GMRES without restart (Saad & Schultz 1986): the best w within max_steps products, which are all stored."""
 
     target = "harness.implicit.linear_solvers:Gmres"
     name: Literal["gmres"] = "gmres"
@@ -43,20 +44,20 @@ class CgNormal(AdjointSolverSpec):
     target = "harness.implicit.linear_solvers:CgNormal"
     name: Literal["cg-normal"] = "cg-normal"
     max_steps: Annotated[int, Field(ge=2)] = 50
-    """Most products with the Jacobian for one solve; a step takes two."""
+    """Maximum products with the Jacobian per solve; each step takes two."""
 
 
 class SolverSpec(AdjointSolverSpec, Spec):
-    """A fixed-point solver, for the forward solve and for the adjoint solve alike."""
+    """A fixed-point solver, for the forward solve and the adjoint solve alike."""
 
 
 class Picard(SolverSpec):
-    """Relaxed iteration x <- x + relaxation (T(x) - x); with 1 it is the plain one."""
+    """Relaxed iteration x <- x + relaxation (T(x) - x)."""
 
     target = "harness.implicit.solvers:Picard"
     name: Literal["picard"] = "picard"
     relaxation: float = Field(1.0, gt=0, le=2)
-    """1 is the plain iteration; less damps it, more shows how much margin a map has."""
+    """1 is the plain iteration; a smaller value damps it, and a larger one shows how much margin a map has."""
 
 
 class Anderson(SolverSpec):
@@ -65,17 +66,17 @@ class Anderson(SolverSpec):
     target = "harness.implicit.solvers:Anderson"
     name: Literal["anderson"] = "anderson"
     memory: int = Field(10, ge=1, le=50)
-    """Iterates combined in one step; 10 takes a quarter fewer evaluations than 5 where the spectral radius is .96."""
+    """Number of iterates combined; at a spectral radius of .96, 10 takes a quarter fewer evaluations than 5."""
     ridge: NonNegativeFloat = 1e-6
-    """Ridge on the Gram matrix of the residuals, in units of its diagonal."""
+    """Ridge on the Gram matrix of the residuals, relative to its diagonal."""
     mixing: float = Field(1.0, gt=0, le=1)
-    """Weight of T(x) against x in the combination."""
+    """Weight of T(x) relative to x in the combination."""
 
 
 class Broyden(SolverSpec):
-    """Broyden's good method (Broyden 1965), per sample, its inverse Jacobian made of the steps taken."""
+    """Broyden's good method (Broyden 1965), per sample; the estimate of the inverse is built from the steps taken."""
 
     target = "harness.implicit.broyden:Broyden"
     name: Literal["broyden"] = "broyden"
     memory: int = Field(20, ge=1, le=200)
-    """Steps remembered before it starts afresh; `shine` reuses what is remembered at the end."""
+    """Number of steps remembered before the estimate restarts; `shine` reuses what is remembered at the end."""
