@@ -41,7 +41,7 @@ def marks(findings: list[Finding], text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("mark", "text"),
     [
-        ("yes", "All 18 cells are finished."),
+        ("yes", "All 20 cells are finished."),
         ("yes", "4 of 4 trained methods end above their own step 0"),
         ("yes", "4 of 4 trained methods beat Tikhonov."),
         ("mixed", "2 of 4 trained methods beat total variation."),
