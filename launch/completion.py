@@ -1,4 +1,4 @@
-"""What a shell completes: grids, cluster profiles and cells. Reads names of files only, since a shell waits for it."""
+"""Shell completion of grids, cluster profiles and cells. Reads little more than file names, because the shell waits."""
 
 import glob
 import json
@@ -13,7 +13,7 @@ import slurm_templates
 
 
 def grids(incomplete: str) -> list[str]:
-    """Grids to launch: the shipped ones and YAML files."""
+    """Grids that can be launched: the shipped ones and YAML files."""
     return _starting(incomplete, _stems(launch.grids.__path__[0])) + _yaml_files(incomplete)
 
 
@@ -28,7 +28,7 @@ def launched_grids(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def grids_and_cells(ctx: typer.Context, incomplete: str) -> list[str]:
-    """GRID, or GRID/CELL once the grid is typed."""
+    """GRID, or GRID/CELL once the name of the grid is typed."""
     grid, slash, _ = incomplete.partition("/")
     if not slash:
         return launched_grids(ctx, incomplete)
@@ -45,7 +45,7 @@ def cells(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _root(ctx: typer.Context) -> Path:
-    """The runs directory; while a shell completes, only options that were typed have a value."""
+    """The runs directory; during completion, an option has a value only if it was typed."""
     typed = ctx.params.get("root") or ctx.params.get("runs")
     return Path(typed or os.environ.get("JFBENCH_RUNS") or "runs")
 

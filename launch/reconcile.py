@@ -1,4 +1,4 @@
-"""Brings a grid from what is declared to finished: what is done is skipped, what was interrupted resumes."""
+"""Runs what is left of a declared grid: finished cells are skipped, and interrupted ones resume."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ CELLS_SHOWN = 60
 
 
 def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
-    """Plan and run; the exit code: 0 where every cell is finished or sent to a scheduler, else 1.
+    """Write the plan and run it; returns exit code 0 if every cell is finished or submitted to a scheduler, else 1.
 
     Raises:
         ConfigError: the cells do not fit the cluster.
@@ -58,12 +58,12 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
 
 
 def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
-    """Run a short cell of each shape that has no price, then say what the grid costs, as far as that is known by then.
+    """Run a short cell of each shape that has no price, then print what is known about the price of the grid.
 
-    The exit code is that of the short ones.
+    Returns the exit code of the short cells.
 
     Raises:
-        ConfigError: they do not fit the cluster.
+        ConfigError: the short cells do not fit the cluster.
     """
     short_ones = plan_probes(runs, grid, cells)
     code = launch(runs, *short_ones, profile, console) if short_ones[1] else 0
@@ -72,18 +72,18 @@ def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, c
 
 
 def plan_probes(runs: Runs, grid: Grid, cells: list[Cell]) -> tuple[Grid, list[Cell]]:
-    """One short cell for each shape of the grid that has no price, as a grid of their own."""
+    """One short cell per shape of the grid that has no price, as a separate grid."""
     return Grid(name=f"{grid.name}-probe"), short_cells(price_unfinished(runs, cells).unknown)
 
 
 def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
-    """What is left to run is expected to cost."""
+    """The estimated price of the cells that are not finished."""
     left = [cell for cell in cells if runs.cell(cell.cell_id).status().state != "finished"]
     return price(left, finished_cells(runs))
 
 
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
-    """What a launch would do: the cells, their count, an estimate of the work, and the scripts for sbatch."""
+    """What a launch would do: the cells, their number, an estimate of the work, and the scripts for sbatch."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("cell", no_wrap=True)
     for column in ("state", "ranks", "steps", "evaluations of T, at most"):
@@ -104,7 +104,7 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
 
 
 def _write_plan(runs: Runs, grid: Grid, cells: list[Cell], console: Console) -> None:
-    """Write down what is about to run, and what it is expected to take; says how many cells leave the grid."""
+    """Save the plan and its estimates; prints how many cells of an earlier launch are no longer part of the grid."""
     runs.require_space()
     before = {folder.cell_id for folder in runs.cells_of(grid.name)} if runs.is_launched(grid.name) else set()
     if gone := before - {cell.cell_id for cell in cells}:
@@ -115,7 +115,7 @@ def _write_plan(runs: Runs, grid: Grid, cells: list[Cell], console: Console) -> 
 
 
 def _at_once(cells: list[Cell], profile: Profile) -> int:
-    """Cells that run at the same time, as far as the profile decides it."""
+    """Upper limit on the cells that run at the same time, as far as the profile sets one."""
     if isinstance(profile, Slurm):
         return profile.throttle * profile.cells_at_once
     ranks = profile.ranks or processors()
@@ -123,7 +123,7 @@ def _at_once(cells: list[Cell], profile: Profile) -> int:
 
 
 def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[Text]:
-    """Every job array as sbatch would get it; JOB stands for the number of a job it waits for."""
+    """The script of every job array; JOB stands for the id of a job that the array waits for."""
     from launch.slurm.arrays import arrange, describe_array, script
     from launch.slurm.submissions import Submissions
 
@@ -144,7 +144,7 @@ def _steps(cell: Cell) -> int:
 
 
 def _evaluations(cell: Cell) -> int:
-    """Evaluations of the network per picture in training: the solver's limit, and a gradient counted as three."""
+    """Upper limit of T's evaluations in training: the solver's limit plus three for a gradient, per picture and step."""
     per_step = cell.solver.max_steps + 3 if isinstance(cell, TrainCell) else 3
     batch = 0 if not isinstance(cell, TrainCell | PretrainCell) else cell.global_batch_size
     return _steps(cell) * per_step * batch

@@ -19,6 +19,7 @@ from harness.records.events import (
     Contraction,
     End,
     Evaluation,
+    Exposure,
     Fidelity,
     GradientError,
     Longer,
@@ -61,6 +62,8 @@ class GridData:
     """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
     longer: pd.DataFrame
     """One row a trained cell that was iterated longer, its lists as they were recorded."""
+    exposures: pd.DataFrame
+    """One row per trained cell: what its training saw."""
     searches: pd.DataFrame
     """One row a candidate."""
     environments: pd.DataFrame
@@ -132,6 +135,7 @@ def load(runs: Runs, grid: str) -> GridData:
         contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
         fidelities=_frame(events, _fidelity_rows, FIDELITY_COLUMNS),
         longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
+        exposures=_frame(events, _exposure_rows, ("cell_id", "step", "distinct_pictures", "noise_draws")),
         searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
         environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
         metrics=_metrics(known.values()),
@@ -317,6 +321,10 @@ def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
 
 def _longer_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Longer)]
+
+
+def _exposure_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    return [event.model_dump(exclude={"event", "time"}) for event in events if isinstance(event, Exposure)]
 
 
 def _search_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:

@@ -7,6 +7,7 @@ from analysis.rendering.section import SectionMaker
 from analysis.sections import (
     accuracy,
     all_pictures,
+    budgets,
     cost,
     curves,
     fidelity,
@@ -23,6 +24,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     all_pictures.section,
     paper.section,
     cost.section,
+    budgets.section,
     fidelity.contraction_section,
     fidelity.gradient_section,
     scaling.section,

@@ -188,13 +188,20 @@ class Fidelity(Event):
     indices: list[int]
     """The validation pictures of the batch."""
     left_out: list[int] = []
-    """Those of them whose forward solve did not converge: they have no part in any gradient."""
+    """Those of them whose forward or adjoint solve did not converge: they have no part in any gradient."""
     forward_residual: float
     """Of the reference; the largest of the pictures compared."""
     adjoint_residual: float | None
     """Null where the reference's forward solve did not converge."""
     methods: dict[str, GradientError]
-    """Empty without a converged reference."""
+    """The gradient of the whole batch; empty without a converged reference."""
+    pictures: dict[str, list[GradientError]] = {}
+    """The gradient of each compared picture's own loss: `indices` without `left_out`, in their order."""
+    dominant_eigenvalue: list[float] = []
+    """Of each compared picture, at the reference's fixed point: the real part of the map's eigenvalue of largest modulus.
+    Above 1 the fixed point repels plain iteration."""
+    spectral_radius: list[float] = []
+    """Its modulus."""
 
 
 class Longer(Event):
@@ -207,6 +214,17 @@ class Longer(Event):
     psnr_at: dict[int, list[float]]
     """Standard PSNR after so many evaluations of T: the training depth, and ten times that."""
     residual_at: dict[int, list[float]]
+
+
+class Exposure(Event):
+    """What a whole training saw: a condition of every comparison."""
+
+    event: Literal["exposure"] = "exposure"
+    step: int
+    distinct_pictures: int
+    """Training pictures that were seen at least once, or of which a crop was."""
+    noise_draws: int
+    """Distinct pairs of a picture and a draw of noise. A pool visits each of them many times."""
 
 
 class Checkpoint(Event):
@@ -224,7 +242,7 @@ class End(Event):
     """Wall time of this attempt."""
 
 
-AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Longer | Checkpoint | End
+AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Longer | Exposure | Checkpoint | End
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 

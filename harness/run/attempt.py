@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import IO, Literal
 
 import torch
@@ -14,7 +15,7 @@ from harness.config.catalog.metrics import MetricSpec
 from harness.data.batches import Loader, to_pixels
 from harness.measure.scores import Reconstruct, evaluate, merged
 from harness.records.cell_folder import CellFolder, CellStatus
-from harness.records.events import AnyEvent, End, Evaluation, Start
+from harness.records.events import AnyEvent, End, Evaluation, Start, Step
 from harness.run.distributed import RankPosition, gather_objects
 
 EVALUATION_BATCH = 8
@@ -41,6 +42,8 @@ class Attempt:
     status: CellStatus
     record: IO[str] | None
     environment: dict[str, object]
+    adjoint_shares: list[float] = field(default_factory=list)
+    """For each step of this attempt with a solved adjoint, the share of solves that ended at their limit."""
 
     def start(self, resumed_from: int) -> None:
         """Record the start of the attempt."""
@@ -69,6 +72,12 @@ class Attempt:
         self.status = self.status.model_copy(update={**changes, "updated": updated})
         if self.record is not None and not only_progress:
             self.folder.write_status(self.status)
+
+    def report_step(self, step: Step) -> None:
+        """Update the status after a training step."""
+        if step.adjoint_unconverged is not None:
+            self.adjoint_shares.append(step.adjoint_unconverged)
+        self.report(step=step.step, adjoint_cut=fmean(self.adjoint_shares) if self.adjoint_shares else None)
 
     def evaluate(self, reconstruct: Reconstruct, split: Split, step: int, keep: int = 0) -> None:
         """Score one split, divided among the ranks without padding; record it and store the first `keep` pictures."""

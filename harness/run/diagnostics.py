@@ -83,5 +83,8 @@ def _measure_fidelity(attempt: Attempt, cell: TrainCell, pictures: int, task: Ta
         "forward_residual": found.forward_residual,
         "adjoint_residual": found.adjoint_residual,
         "methods": found.methods or {},
+        "pictures": found.pictures,
+        "dominant_eigenvalue": [eigenvalue.real for eigenvalue in found.eigenvalues],
+        "spectral_radius": [abs(eigenvalue) for eigenvalue in found.eigenvalues],
     }
     attempt.write(Fidelity.model_validate(event))

@@ -4,7 +4,6 @@ import time
 from collections import ChainMap
 from collections.abc import Iterator
 from itertools import chain
-from statistics import fmean
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -16,14 +15,15 @@ from harness.measure.clock import Clock
 from harness.measure.probe import probe
 from harness.measure.step_time import with_waiting
 from harness.records.cell_folder import State
-from harness.records.events import Checkpoint, Cost, Probe, Step
+from harness.records.events import Checkpoint, Cost, Exposure, Probe, Step
 from harness.run import checkpoint
 from harness.run.attempt import Attempt
 from harness.run.diagnostics import record_diagnostics
 from harness.run.distributed import data_parallel, gather, gather_objects
 from harness.run.load_model import denoiser_weights
 from harness.training.loop import LocalStep, train
-from harness.training.task import Task, pretrain_task, train_task
+from harness.training.sample_order import exposure
+from harness.training.task import Task, order_of, pretrain_task, train_task
 
 
 def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
@@ -40,16 +40,13 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
             attempt.evaluate(task.reconstruct, "test", 0)
             record_diagnostics(attempt, cell, task, 0)
 
-    adjoint_shares: list[float] = []
-
     def load(step: int) -> Batch:
         return attempt.loader.batch(task.sample_order.samples(step), cell.seed)
 
     for step, stopping in _combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
         attempt.write(step)
-        adjoint_shares += [] if step.adjoint_unconverged is None else [step.adjoint_unconverged]
-        attempt.report(step=step.step, adjoint_cut=fmean(adjoint_shares) if adjoint_shares else None)
+        attempt.report_step(step)
         if done or step.step % task.evaluate_every == 0:
             attempt.evaluate(task.reconstruct, "validation", step.step)
         if isinstance(cell, TrainCell):
@@ -64,6 +61,7 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
         attempt.report(message="evaluating")
         attempt.evaluate(task.reconstruct, "test", task.steps, keep=cell.operations.reconstructions)
         _probe(attempt, task, model, load(0))
+        _record_exposure(attempt, cell)
     return "finished"
 
 
@@ -188,3 +186,10 @@ def _probe(attempt: Attempt, task: Task, model: DistributedDataParallel, batch: 
 
 def _mean(values: tuple[float, ...]) -> float:
     return sum(values) / len(values)
+
+
+def _record_exposure(attempt: Attempt, cell: TrainCell) -> None:
+    """What all ranks together saw follows from the order of samples alone, resumed trainings included."""
+    order = order_of(cell, len(attempt.loader.dataset.train), slice(0, cell.global_batch_size))
+    pictures, draws = exposure(order, cell.steps)
+    attempt.write(Exposure(time=time.time(), step=cell.steps, distinct_pictures=pictures, noise_draws=draws))

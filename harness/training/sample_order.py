@@ -163,6 +163,12 @@ class PoolOrder:
         return (visit + batch) // self.refresh_every
 
 
+def exposure(order: SampleOrder, steps: int) -> tuple[int, int]:
+    """How many distinct pictures, and how many draws of noise, a training of this many steps sees."""
+    samples = {(sample.index, sample.epoch) for step in range(steps) for sample in order.samples(step)}
+    return len({index for index, _ in samples}), len(samples)
+
+
 def uniform_draws(seed: int, step: int, batch_size: int) -> Tensor:
     """Float64 uniform numbers on [0, 1), one per position in the global batch, for any number of ranks the same."""
     return torch.from_numpy(np.random.default_rng([seed, step]).random(batch_size))

@@ -84,24 +84,30 @@ def train_task(
     model.to(device, DTYPES[cell.precision])
     if denoiser is not None:
         model.map.network.load_state_dict(denoiser)
-    physics, pool = model.map.physics, cell.active_pool
+    physics = model.map.physics
 
     def observed(batch: Batch) -> Tensor:
         return observe(physics, batch.images, batch.noise)
 
-    keep_adjoint = pool is not None and pool.adjoint and cell.backprop.solves_adjoint
-    common = (cell.seed, train_count, cell.global_batch_size, share)
     return Task(
         model=model,
         observe=observed,
         reconstruct=lambda batch: model.reconstruct(observed(batch)),
         loss=LOSSES[cell.loss],
-        sample_order=PoolOrder(*common, pool.size, pool.refresh_every, keep_adjoint) if pool else Epochs(*common),
+        sample_order=order_of(cell, train_count, share),
         **_optimization(model, cell.optimizer, cell.schedule, cell.steps, projection),
         warm_up=cell.active_warm_up,
         gradient_clip=cell.gradient_clip,
         evaluate_every=cell.evaluate_every,
     )
+
+
+def order_of(cell: TrainCell, train_count: int, share: slice) -> SampleOrder:
+    """The order in which a cell's training sees its samples; `share` is a rank's part of the global batch."""
+    common, pool = (cell.seed, train_count, cell.global_batch_size, share), cell.active_pool
+    if pool is None:
+        return Epochs(*common)
+    return PoolOrder(*common, pool.size, pool.refresh_every, pool.adjoint and cell.backprop.solves_adjoint)
 
 
 def _optimization(

@@ -1,4 +1,4 @@
-"""What is declared and where results lie: grids, cluster profiles, the runs directory, and the choice of cells.
+"""What is declared and where results are stored: grids, cluster profiles, the runs directory, the selection of cells.
 
 Imports no other room.
 """

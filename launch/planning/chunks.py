@@ -1,4 +1,4 @@
-"""Long lists in pieces, for commands and servers that take so much at a time."""
+"""Splits long lists for commands and servers that limit how much they accept at a time."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""What can stand in a grid file, read off the validated models: every field, its type, default, and meaning."""
+"""The reference of grid files, read from the models that validate them: every field, its default and its meaning."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from harness.config.spec import Frozen, Spec
 
 
 def describe_fields() -> Group:
-    """The fields of a training cell, then the choices of every field that has some."""
+    """The fields of a training cell, then the choices of every field that offers choices."""
     parts: list[Table | Text] = [Text("Fields of a cell", style="bold"), _table(TrainCell)]
     for name, field in (TrainCell.model_fields | {"baselines": BaselineCell.model_fields["baseline"]}).items():
         for title, model in _described(name, field.annotation):
@@ -23,7 +23,7 @@ def describe_fields() -> Group:
 
 
 def _described(name: str, annotation: Any) -> Iterator[tuple[str, type[Frozen]]]:
-    """What has fields of its own in a field, with its title: a part, or every choice and then those that it offers."""
+    """The models within a field, each with its title: a nested model, or every choice followed by its own choices."""
     for model in _models(annotation):
         if Spec not in model.__bases__:
             yield name, model

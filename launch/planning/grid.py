@@ -1,11 +1,11 @@
-"""A grid file and command-line overrides to cells: pure functions, no torch.
+"""Turns a grid file and command-line overrides into cells: pure functions, without torch.
 
 name: demo
-base: {...}            fields every cell shares
+base: {...}            fields that every cell shares
 grid: {model: [...]}   axes: every combination is a cell; a key may be dotted (optimizer.lr)
 baselines: [...]       methods without training, on the same pictures and physics
 exclude: [{model: de-grad, backprop: unrolled}]
-blocks:                parts with fields and axes of their own, on top of those above
+blocks:                parts with their own fields and axes, in addition to those above
   - {base: {pool: null}, grid: {backprop: [unrolled]}}
 """
 
@@ -32,32 +32,32 @@ SHIPPED = resources.files("launch.grids")
 
 
 class Block(Frozen):
-    """A part of a grid, with fields and axes of its own."""
+    """A part of a grid, with its own fields and axes."""
 
     base: dict[str, Any] = {}
-    """Fields (dotted ones too) that its cells have instead of, or beside, the grid's own."""
+    """Fields that replace or extend the grid's own in the cells of this block; names may be dotted."""
     grid: dict[str, list[Any]] = {}
-    """Axes beside the grid's own; of two lists for one field, the block's counts."""
+    """Axes in addition to the grid's own; if both list the same field, the block's list is used."""
 
 
 class Grid(Frozen):
-    """What a user declares: the content of a grid file."""
+    """The content of a grid file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the grid: of its folder, its MLflow experiment and its report."""
+    """Name of the grid, its folder, its MLflow experiment and its report."""
     base: dict[str, Any] = {}
     """Fields that every cell shares."""
     grid: dict[str, list[Any]] = {}
-    """Axes: field to the list of its values; every combination is a cell."""
+    """Axes: each maps a field to the list of its values; every combination is a cell."""
     baselines: list[Any] = []
     """Methods without training."""
     exclude: list[dict[str, Any]] = []
-    """Combinations to leave out: field to value, all of which must match; defaults count."""
+    """Combinations to leave out: each maps fields to values, all of which must match; defaults are matched too."""
     blocks: list[Block] = []
-    """Parts that each combine the grid's fields and axes with their own; without any, the grid is one part."""
+    """Parts that each combine the grid's fields and axes with their own; without blocks, the grid is a single part."""
 
     def parts(self) -> list[Block]:
-        """Each part with all of its fields and axes."""
+        """Every part, complete with the fields and axes that it takes from the grid."""
         return [
             Block(base=with_fields(self.base, block.base), grid={**self.grid, **block.grid})
             for block in self.blocks or [Block()]
@@ -66,22 +66,22 @@ class Grid(Frozen):
 
 @dataclass(frozen=True)
 class Assignment:
-    """One `field=value` of the command line; several values replace an axis."""
+    """One `field=value` from the command line; several values replace an axis."""
 
     field: str
     values: list[Any]
 
 
 def shipped_names() -> list[str]:
-    """The grids that come with the package."""
+    """The names of the grids that come with the package."""
     return sorted(path.name.removesuffix(".yaml") for path in SHIPPED.iterdir() if path.name.endswith(".yaml"))
 
 
 def read_grid(source: str) -> Grid:
-    """A grid by the name of a shipped one or by the path of a YAML file.
+    """Read a grid, given the name of a shipped grid or the path of a YAML file.
 
     Raises:
-        ConfigError: one line that names what is wrong.
+        ConfigError: the grid does not exist or is not valid; the message is one line.
     """
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
@@ -102,7 +102,7 @@ def read_grid(source: str) -> Grid:
 
 
 def parse_assignment(text: str) -> Assignment:
-    """`field=value` or `field=value,value`; values are YAML, so lists and mappings keep their commas.
+    """Parse `field=value` or `field=value,value`; values are YAML, so lists and mappings keep their commas.
 
     Raises:
         ConfigError: the text is not an assignment.
@@ -117,9 +117,9 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
-    """The grid with command-line overrides: an axis gets a new list, `name` and `baselines` change the grid itself.
+    """Apply command-line overrides: an axis gets a new list; `name` and `baselines` change the grid itself.
 
-    What blocks have of a field, as an axis or else as a value, is overridden there too.
+    If blocks define the field as well, as an axis or as a value, it is overridden in the blocks too.
     """
     fields = grid.model_dump()
     for assignment in assignments:
@@ -143,10 +143,10 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
 
 
 def plan(grid: Grid) -> list[Cell]:
-    """The cells of a grid, each once, in an order in which what is needed comes first.
+    """The cells of a grid, each once, ordered so that a cell comes after the cell that it needs.
 
     Raises:
-        ConfigError: a field is wrong, or there is no cell at all.
+        ConfigError: a field is wrong, or the grid has no cells.
     """
     for axis, values in itertools.chain(*(part.grid.items() for part in grid.parts())):
         if not values:
@@ -166,10 +166,10 @@ def plan(grid: Grid) -> list[Cell]:
 
 
 def check_data(cells: Iterable[BaseCell]) -> None:
-    """Look at every distinct data source once.
+    """Check every distinct data source once.
 
     Raises:
-        ConfigError: a folder is missing or holds something that is not an image.
+        ConfigError: a folder is missing or contains a file that is not an image.
     """
     for data in {cell.data for cell in cells}:
         try:
@@ -179,12 +179,12 @@ def check_data(cells: Iterable[BaseCell]) -> None:
 
 
 def check_imports(cells: Iterable[BaseCell]) -> None:
-    """Look for the module of every user's own class.
+    """Check that the module of every user-defined class exists.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: a module is not on the Python path.
     """
-    # Thousands of cells share most of their parts.
+    # Thousands of cells share most of their parts, so each distinct part is checked once.
     parts = {id(part): (field, part) for cell in cells for field, part in cell if isinstance(part, Frozen)}
     named = {found for field, part in parts.values() for found in imported_specs(part, field)}
     for field, spec in named:
@@ -193,7 +193,7 @@ def check_imports(cells: Iterable[BaseCell]) -> None:
 
 
 def _module_exists(name: str) -> bool:
-    """Without importing anything: a package of models imports torch, which planning does without."""
+    """Search for a module without importing it: a package of models imports torch, which planning must not load."""
     head, *rest = name.split(".")
     found = find_spec(head)
     for part in rest:
@@ -204,18 +204,21 @@ def _module_exists(name: str) -> bool:
 
 
 def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
-    """Whether every field of `pattern` (dotted; a choice also by its name) has the pattern's value in `cell`."""
+    """Whether every field of `pattern` has the same value in `cell`.
+
+    Fields may be dotted, and a choice also matches by its name alone.
+    """
     return all(_matches_one(get(cell, field), value) for field, value in pattern.items())
 
 
 def _parse(fields: dict[str, Any]) -> Cell:
-    """A cell; a shell expands no ~ in data.root=~/photos."""
+    """Parse one cell; expands ~ in data.root, because a shell does not expand it in data.root=~/photos."""
     root = get(fields, "data.root")
     return parse_cell(with_field(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
 
 
 def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """One cell for each combination. What all of them share is validated once, for there may be thousands."""
+    """One cell per combination. Shared fields are validated only once, because there may be thousands of cells."""
     varied = {axis.partition(".")[0] for axis in part.grid}
     shared: dict[str, Any] = {}
     cells = []
@@ -224,7 +227,7 @@ def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Ce
             cell = _parse({**fields, **shared})
         except ConfigError:
             if any(matches(fields, pattern) for pattern in exclude):
-                continue  # what can be no cell is left out as it is written
+                continue  # an excluded combination need not be a valid cell
             raise
         if exclude and any(matches(cell.to_json(), pattern) for pattern in exclude):
             continue
@@ -241,9 +244,9 @@ def _combinations(part: Block) -> list[dict[str, Any]]:
 
 
 def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:
-    """One cell, in one process; one for each seed, with its first denoiser, where the method plugs that in.
+    """A single cell or, if the baseline plugs in a denoiser, one cell per seed with that seed's first denoiser.
 
-    Baselines share the base's pictures and physics.
+    Baselines use the pictures and physics of the grid's base, and one rank unless their denoiser was trained on more.
     """
     for field in grid.base:
         if field not in TrainCell.model_fields:
@@ -266,10 +269,10 @@ def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[
 
 
 def validated(fields: dict[str, Any]) -> Grid:
-    """A grid from the content of a file.
+    """Validate the content of a grid file.
 
     Raises:
-        ConfigError: one line that names what is wrong.
+        ConfigError: a field is not valid; the message is one line.
     """
     try:
         return Grid.model_validate(fields)
@@ -284,5 +287,5 @@ def _matches_one(actual: Any, wanted: Any) -> bool:
         actual = actual.get("name", actual)
     if isinstance(actual, float) and isinstance(wanted, str):
         with suppress(ValueError):
-            return actual == float(wanted)  # to YAML, 1e-4 is text
+            return actual == float(wanted)  # YAML reads 1e-4 as text
     return actual == wanted or str(actual) == str(wanted)

@@ -11,8 +11,8 @@ import slurm_templates
 from harness.config.cells import Site
 from harness.config.errors import ConfigError, explain
 
-# glibc returns large blocks to the kernel on every free, and busy-waiting threads of one rank starve the other; both
-# slow a CPU rank down by a factor that depends on what else runs (NUMERICS section 4).
+# glibc returns large blocks to the kernel on every free, and the busy-waiting threads of one rank starve the others.
+# Both slow a CPU rank down by a factor that depends on what else is running (docs/numerics.md, section 10).
 CPU_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -20,7 +20,7 @@ CPU_ENVIRONMENT = {
 }
 TEMPLATES = Path(slurm_templates.__path__[0])
 
-# What stands in an sbatch line. No character that a shell would act on passes.
+# These values become part of an sbatch script, so no character with a meaning to the shell is allowed.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$")]
 # A constraint may also combine features: a100|h100, [rack1|rack2], gpu&nvlink, node*2.
 Features = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:&|*()\[\]-]+$")]
@@ -29,15 +29,15 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Limits(Site):
-    """What every profile has, and all that a cell is told of it."""
+    """The fields that all profiles share."""
 
     timeout_min: PositiveFloat = 24 * 60
-    """Time limit of a job in minutes; a cell that needs longer checkpoints before and goes on in the same job."""
+    """Time limit of a job in minutes; a cell that needs more time checkpoints before it and continues in the same job."""
     signal_delay_s: PositiveInt = 60
-    """How long before the limit a job is told to checkpoint, in seconds."""
+    """How many seconds before the time limit a job is asked to checkpoint."""
 
     @model_validator(mode="after")
-    def _told_in_time(self) -> Self:
+    def _signal_comes_before_limit(self) -> Self:
         if self.signal_delay_s >= self.timeout_min * 60:
             raise PydanticCustomError(
                 "choice",
@@ -51,11 +51,11 @@ class Local(Limits):
     """This machine, without a scheduler."""
 
     executor: Literal["local", "debug"] = "local"
-    """local: submitit's local executor, one process a rank; debug: in this process, one rank, for a debugger."""
+    """local: submitit's local executor, one process per rank; debug: one rank in this process, for use with a debugger."""
     ranks: NonNegativeInt = 0
-    """Ranks that may run at once, with equal shares of the processors; 0 takes the number of processors."""
+    """Ranks that may run at once, with equal shares of the processors; 0 means one rank per processor."""
     gpus: bool = False
-    """One GPU for each rank; ranks is then the number of GPUs to use."""
+    """Whether each rank gets its own GPU; ranks is then the number of GPUs to use."""
 
     @model_validator(mode="after")
     def _gpus_are_counted(self) -> Self:
@@ -68,45 +68,46 @@ class Slurm(Limits):
     """A Slurm cluster, or one partition of it."""
 
     executor: Literal["slurm"]
-    """slurm: job arrays, sent by sbatch."""
+    """slurm: job arrays, submitted with sbatch."""
     partition: Name | None = None
-    """Partition; null takes the cluster's default."""
+    """Partition; null uses the cluster's default."""
     account: Name | None = None
     """Account to charge."""
     qos: Name | None = None
     """Quality of service."""
     constraint: Features | None = None
-    """Features a node must have."""
+    """Features that a node must have."""
     exclude: list[NodeName] = []
-    """Nodes to stay away from."""
+    """Nodes to avoid."""
     exclusive: bool = False
-    """Whole nodes only."""
+    """Whether jobs get whole nodes."""
     gpu: Name | None = None
-    """Generic resource of one rank as the site calls it, such as gpu or gpu:a100; null runs on CPUs."""
+    """Generic resource of one rank under the site's name for it, such as gpu or gpu:a100; null runs on CPUs."""
     ranks_per_node: PositiveInt = 1
-    """Most ranks on one node; with GPUs, how many of them a node has."""
+    """Maximum number of ranks on one node; with GPUs, the number of GPUs of a node."""
     cpus: PositiveInt = 4
-    """Processors of one rank, and so many threads: of torch on a CPU, and by OMP_NUM_THREADS of every library."""
+    """Processors per rank; also the number of threads, for torch on a CPU and, as OMP_NUM_THREADS, for every library."""
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "16G"
-    """Main memory of one rank, with its unit: 16G, 500M."""
+    """Main memory per rank, with its unit: 16G, 500M."""
     cells_per_job: PositiveInt = 1
-    """Cells of one shape that share an allocation, one after the other; for cells shorter than the queue."""
+    """Cells with the same world_size that share a job and run one after the other; for cells that are shorter than
+    their time in the queue."""
     cells_at_once: PositiveInt = 1
-    """Cells of one rank that a job runs side by side, each with a GPU, processors and memory of its own."""
+    """Single-rank cells that a job runs side by side, each with its own GPU, processors and memory."""
     throttle: PositiveInt = 50
-    """Jobs of one array that may run at once."""
+    """Maximum number of jobs of one array that run at once."""
     array_size: PositiveInt = 1000
-    """Most jobs in one array; at most the site's MaxArraySize (scontrol show config)."""
+    """Maximum number of jobs in one array; at most the site's MaxArraySize (scontrol show config)."""
     retries: NonNegativeInt = 2
-    """How often a job whose process died or whose node failed it is started again."""
+    """How many times a job is restarted after one of its processes died or its node failed."""
     setup: list[str] = []
-    """Lines of shell that run first on the first node, such as module load cuda/12.4."""
+    """Shell commands that run first, on the first node, such as module load cuda/12.4."""
     environment: dict[Variable, str] = {}
-    """Variables for every rank."""
+    """Environment variables of every rank."""
     srun_args: list[str] = []
-    """More arguments of srun, such as --container-image=FILE."""
+    """Additional arguments of srun, such as --container-image=FILE."""
     python: list[str] = []
-    """Words that start Python on a node, such as [apptainer, exec, --nv, image.sif, python]; [] takes this Python."""
+    """Command that starts Python on a node, such as [apptainer, exec, --nv, image.sif, python]; [] uses this Python."""
 
 
 Profile = Local | Slurm
@@ -114,10 +115,10 @@ _KINDS: dict[str, type[Profile]] = {"local": Local, "debug": Local, "slurm": Slu
 
 
 def read_profile(source: str) -> Profile:
-    """A profile by the name of a template or by the path of a YAML file.
+    """Read a profile, given the name of a template or the path of a YAML file.
 
     Raises:
-        ConfigError: one line that names what is wrong.
+        ConfigError: the profile does not exist or is not valid; the message is one line.
     """
     path = Path(source) if source.endswith((".yaml", ".yml")) else TEMPLATES / f"{source}.yaml"
     if not path.is_file():

@@ -1,6 +1,6 @@
-"""The runs directory: where cells, grids, decoded data and MLflow's files lie.
+"""The runs directory, which holds cells, grids, decoded data and MLflow's files.
 
-runs/cells/CELL_ID/        one directory a cell, shared by every grid that has it
+runs/cells/CELL_ID/        one directory per cell, shared by all grids that contain the cell
 runs/grids/GRID/grid.json  the declared grid and the ids of its cells
 runs/grids/GRID/estimates.json  seconds that each cell was expected to take when it was launched
 runs/data/                 decoded pictures
@@ -26,13 +26,13 @@ FREE_BYTES = 100 * 2**20
 
 @dataclass(frozen=True)
 class Runs:
-    """Paths below one runs directory."""
+    """A runs directory and the paths below it."""
 
     root: Path
 
     @property
     def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI where it is set, else an sqlite file here."""
+        """MLFLOW_TRACKING_URI if it is set, otherwise an SQLite file in this directory."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.root / 'mlflow.db').resolve()}"
 
     def cell(self, cell_id: str) -> CellFolder:
@@ -44,10 +44,10 @@ class Runs:
         return self.root / "grids" / name
 
     def require_space(self) -> None:
-        """Try whether results can be written.
+        """Check that results can be written and that there is space for them.
 
         Raises:
-            ConfigError: they cannot.
+            ConfigError: the directory is not writable or its disk is nearly full.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -68,13 +68,13 @@ class Runs:
         write_atomically(self.grid_folder(grid.name) / "grid.json", json.dumps(content, indent=1))
 
     def write_estimates(self, grid: str, seconds: Mapping[str, float]) -> None:
-        """Add what cells are expected to take; of a cell launched before, the first estimate stays."""
+        """Record the expected wall time of cells in seconds; a cell that has an estimate keeps it."""
         if seconds:
             known = {**seconds, **self.estimates(grid)}
             write_atomically(self.grid_folder(grid) / "estimates.json", json.dumps(known, indent=1))
 
     def estimates(self, grid: str) -> dict[str, float]:
-        """Wall time in seconds that cells of a grid were expected to take; a cell of unknown shape has none."""
+        """Expected wall time in seconds of a grid's cells; cells of an unknown shape are absent."""
         try:
             found: dict[str, float] = json.loads((self.grid_folder(grid) / "estimates.json").read_text())
         except FileNotFoundError:
@@ -82,14 +82,14 @@ class Runs:
         return found
 
     def is_launched(self, grid: str) -> bool:
-        """Whether a grid was planned here."""
+        """Whether a grid has been launched from this directory."""
         return (self.grid_folder(grid) / "grid.json").is_file()
 
     def cells_of(self, grid: str) -> list[CellFolder]:
-        """The cells of a planned grid.
+        """The cells of a launched grid.
 
         Raises:
-            ConfigError: no such grid was planned here.
+            ConfigError: no grid of this name has been launched.
         """
         path = self.grid_folder(grid) / "grid.json"
         if not self.is_launched(grid):
@@ -100,5 +100,5 @@ class Runs:
         return [self.cell(cell_id) for cell_id in json.loads(path.read_text())["cells"]]
 
     def cell_ids(self) -> list[str]:
-        """The ids of all cells that were ever planned here, in alphabetical order."""
+        """The ids of all cells that have been planned in this directory, in alphabetical order."""
         return sorted(path.name for path in (self.root / "cells").glob("*/"))

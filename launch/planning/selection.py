@@ -1,4 +1,4 @@
-"""Which cells a command is about: CELL, GRID or GRID/CELL, and --where field=value."""
+"""Selects the cells that a command applies to: CELL, GRID or GRID/CELL, and --where field=value."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ from launch.planning.grid import Assignment, matches, parse_assignment
 from launch.planning.runs_folder import Runs
 
 LISTED = 20
-"""Most cells that an error message lists."""
+"""Maximum number of cells that an error message lists."""
 
 
 def select(runs: Runs, name: str, where: Sequence[str]) -> list[CellFolder]:
-    """The cells of GRID, or those whose id starts with CELL in GRID/CELL, that match every field=value,value.
+    """The cells of GRID that match every field=value,value; GRID/CELL keeps only ids that start with CELL.
 
     Raises:
-        ConfigError: no such grid, or no cell is left.
+        ConfigError: the grid has not been launched, or no cell matches.
     """
     grid, _, prefix = name.partition("/")
     wanted = [parse_assignment(text) for text in where]
@@ -29,10 +29,10 @@ def select(runs: Runs, name: str, where: Sequence[str]) -> list[CellFolder]:
 
 
 def find_cell(runs: Runs, name: str) -> CellFolder:
-    """A planned cell by its id or the beginning of it, or one of a launched grid as GRID/CELL.
+    """Find a planned cell by its id or the beginning of it; GRID/CELL searches only a launched grid.
 
     Raises:
-        ConfigError: none or several cells match.
+        ConfigError: no cell or more than one cell matches.
     """
     grid, slash, prefix = name.rpartition("/")
     cell_ids = [folder.cell_id for folder in runs.cells_of(grid)] if slash else runs.cell_ids()
@@ -40,10 +40,10 @@ def find_cell(runs: Runs, name: str) -> CellFolder:
 
 
 def the_one(prefix: str, cell_ids: Iterable[str], place: str) -> str:
-    """The cell_id that is `prefix`, or the only one that starts with it.
+    """The cell_id that equals `prefix`, or the only one that starts with it.
 
     Raises:
-        ConfigError: none or several do; `place` says where they were looked for.
+        ConfigError: no cell or more than one cell matches; the message names `place`, where the search took place.
     """
     known = list(cell_ids)
     found = [cell_id for cell_id in known if cell_id.startswith(prefix)]

@@ -1,4 +1,4 @@
-"""A Slurm cluster: what it has, job arrays and their scripts, what was sent, and what runs inside a job.
+"""Slurm: what a cluster offers, job arrays and their scripts, submissions, and the code that runs inside a job.
 
 Imports planning.
 """

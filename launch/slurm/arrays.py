@@ -1,4 +1,4 @@
-"""Cells to job arrays: what shares a job, what shares an array, and what stands in its script. Pure functions."""
+"""Turns cells into job arrays: which cells share a job or an array, and the array's script. Pure functions."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
 
 
 class Submission(Frozen):
-    """One job array, written down before it is sent. The scheduler can be asked for it, for its name is the job's."""
+    """One job array, saved before it is submitted. Its name is also the name of its jobs, so Slurm can find them."""
 
     name: str
     grid: str
@@ -28,12 +28,12 @@ class Submission(Frozen):
     needs: list[str]
     """The unfinished cells that its cells wait for."""
     jobs: list[list[str]]
-    """For each index of the array the cells it runs."""
+    """The cells that each index of the array runs."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the ranks of one job lie on nodes."""
+    """How the ranks of one job are distributed over nodes."""
 
     nodes: int
     tasks_per_node: int
@@ -42,7 +42,7 @@ class Layout:
 
     @staticmethod
     def of(submission: Submission) -> "Layout":
-        """Nodes as few and as full as the profile allows, the same number of ranks on each."""
+        """The fewest nodes that the profile allows, with the same number of ranks on each."""
         profile, ranks = submission.profile, submission.world_size
         fewest = math.ceil(ranks / profile.ranks_per_node)
         nodes = next(nodes for nodes in range(fewest, ranks + 1) if ranks % nodes == 0)
@@ -53,12 +53,13 @@ class Layout:
 def arrange(
     grid: str, cells: Sequence[Cell], profile: Slurm, unfinished: Collection[str], root: Path, used: Iterable[str]
 ) -> list[Submission]:
-    """The arrays that run `cells`, in an order in which what is needed comes first.
+    """The arrays that run `cells`, ordered so that an array comes after those that its cells need.
 
-    Their names are unlike those of another `root`, the directory that holds the submissions, and none of `used`.
+    `root` is the directory of the submissions; it is part of the names, so that arrays of different runs directories
+    have different names. No name is in `used`.
 
-    An array holds cells of one world_size which all wait for one of the `unfinished` cells, or none of them does. Cells
-    that wait for the same one stand together, so that an array waits for as few as possible.
+    The cells of an array have the same world_size, and either all or none of them wait for one of the `unfinished`
+    cells. Cells that wait for the same cell are adjacent, so that an array waits for as few cells as possible.
     """
 
     def waits_for(cell: Cell) -> str:
@@ -82,7 +83,7 @@ def arrange(
 
 
 def parameters(submission: Submission, folder: Path, after: Sequence[str]) -> dict[str, Any]:
-    """The parameters of submitit's SlurmExecutor; `after` names the jobs that must have succeeded before."""
+    """The parameters of submitit's SlurmExecutor; `after` lists the jobs that must have succeeded before."""
     profile, layout = submission.profile, Layout.of(submission)
     side_by_side = layout.tasks_per_node * layout.at_once
     gpus = f"{profile.gpu}:{side_by_side}" if profile.gpu else None
@@ -105,16 +106,16 @@ def parameters(submission: Submission, folder: Path, after: Sequence[str]) -> di
         "dependency": f"afterok:{':'.join(after)}" if after else None,
         "wckey": None,
         "setup": _setup(profile),
-        # What is left of a job whose processes died decides whether it runs again.
+        # If processes of the job died, the epilogue decides whether it runs again.
         "teardown": [f"[ $? -eq 0 ] || {python(profile)} -m launch.slurm.epilogue {shlex.quote(str(folder))}"],
-        # One dead rank ends the others at once instead of leaving them in a collective.
+        # When one rank dies, end the others at once instead of leaving them waiting in a collective.
         "srun_args": ["--kill-on-bad-exit=1", *profile.srun_args],
         "additional_parameters": {"requeue": True, "kill-on-invalid-dep": "yes"},
     }
 
 
 def script(submission: Submission, folder: Path, after: Sequence[str] = ()) -> str:
-    """The text that sbatch gets."""
+    """The script that is passed to sbatch."""
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{python(submission.profile)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
@@ -125,7 +126,7 @@ def script(submission: Submission, folder: Path, after: Sequence[str] = ()) -> s
 
 
 def describe_array(array: Submission) -> str:
-    """One line: cells, jobs and what each asks for."""
+    """One line with the number of cells and jobs, and what each job requests."""
     layout, cells = Layout.of(array), sum(map(len, array.jobs))
     shape = f"{layout.nodes} x {layout.tasks_per_node} ranks" + (f" x {layout.at_once}" if layout.at_once > 1 else "")
     after = f", after {', '.join(array.needs[:3])}{' ...' if len(array.needs) > 3 else ''}" if array.needs else ""
@@ -133,12 +134,12 @@ def describe_array(array: Submission) -> str:
 
 
 def python(profile: Slurm) -> str:
-    """The shell words that start Python on a node."""
+    """The shell command that starts Python on a node."""
     return shlex.join(profile.python or [sys.executable])
 
 
 def _setup(profile: Slurm) -> list[str]:
-    # Between Slurm 22.05 and 23.11 srun ignores --cpus-per-task of sbatch.
+    # From Slurm 22.05 to 23.11, srun ignores sbatch's --cpus-per-task.
     threads = {"OMP_NUM_THREADS": str(profile.cpus)}
     variables = CPU_ENVIRONMENT | threads | profile.environment
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
@@ -146,7 +147,7 @@ def _setup(profile: Slurm) -> list[str]:
 
 
 def _unused_name(grid: str, root: Path, jobs: list[list[str]], taken: set[str]) -> str:
-    """The same cells get the same name with the next free number, so a dry run shows what would be sent."""
+    """A name derived from the cells, with the next free number, so that a dry run shows the name of the submission."""
     digest = hashlib.sha256(json.dumps([str(root), jobs]).encode()).hexdigest()[:8]
     number = 0
     while f"{grid}-{digest}-{number}" in taken:

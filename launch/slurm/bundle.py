@@ -1,7 +1,7 @@
-"""What a Slurm job runs on every rank: its cells, each in a process of its own. Torch-free.
+"""What a Slurm job runs on every rank: its cells, each in its own process. Torch-free.
 
-The rank's own process supervises. It starts cells from a forkserver that has imported torch once, passes on what the
-scheduler tells the job, and lives on when a cell's process is killed, so that it can say what happened.
+The rank's own process supervises. It starts cells from a forkserver that has imported torch once, forwards the
+scheduler's signals, and survives when a cell's process is killed, so that it can record what happened.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ EXIT_CODES = {"finished": 0, "interrupted": 3, "busy": 4}
 POLL_SECONDS = 1.0
 ECHO_SECONDS = 2.0
 BUSY_SECONDS = 30.0
-# Longer than a site's KillWait and about as long as grace times are.
+# Longer than a site's KillWait and about as long as a typical grace time.
 END_SECONDS = 600.0
 
 
@@ -43,11 +43,11 @@ class Child:
     folder: CellFolder
     process: ForkServerProcess
     slot: int
-    """Which of the places side by side it has."""
+    """Which of the side-by-side slots it occupies, counted from 0."""
 
 
 class Bundle:
-    """Runs cells one after the other or side by side; when told to stop, requeues the job once all have left."""
+    """Runs cells one after the other or side by side; when asked to stop, requeues the job after all cells have ended."""
 
     def __init__(self, cells: list[Path], at_once: int, profile: Slurm) -> None:
         self.cells = cells
@@ -55,10 +55,10 @@ class Bundle:
         self.profile = profile
 
     def __call__(self) -> dict[str, str]:
-        """Run the cells on this rank; the state of each at the end.
+        """Run the cells on this rank and return the final state of each.
 
         Raises:
-            RuntimeError: some failed.
+            RuntimeError: some cells failed.
         """
         job = submitit.JobEnvironment()
         os.environ["MASTER_ADDR"] = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
@@ -73,7 +73,7 @@ class Bundle:
             if job.global_rank == 0 and stop.signal != signal.SIGTERM and callable(requeue):
                 time.sleep(BUSY_SECONDS if "busy" in states.values() else 0)
                 requeue(signal.SIGUSR2, None)
-            # The end of the job comes from outside. A job that ended by itself now would count as completed.
+            # Wait for Slurm to end the job: one that exited by itself now would count as completed.
             time.sleep(END_SECONDS)
         failed = [name for name, state in states.items() if state == "failed"]
         if failed:
@@ -81,7 +81,7 @@ class Bundle:
         return states
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit requeues: the same job, whose cells resume from their own checkpoints."""
+        """The job that submitit requeues: the same one, whose cells resume from their own checkpoints."""
         return DelayedSubmission(Bundle(self.cells, self.at_once, self.profile))
 
     def _run(self, context: ForkServerContext, position: dict[str, Any], stop: StopRequest) -> dict[str, str]:
@@ -102,11 +102,14 @@ class Bundle:
         return states | {folder.cell_id: "interrupted" for folder in waiting}
 
     def _may_run(self, folder: CellFolder) -> bool:
-        """A cell that failed too often in this job leaves its place to the others."""
+        """Whether the cell has retries left in this job; one that has used them up must not hold up the others."""
         return failures(folder) <= self.profile.retries
 
     def _pass_on(self, stop: StopRequest, child: Child) -> None:
-        """Tell a cell to leave, again and again, for its process may not have been listening; end it if it stays."""
+        """Forward the stop signal to a cell, and kill the cell if it does not end in time.
+
+        The signal is sent repeatedly, because the cell's process may not have been listening yet.
+        """
         if stop.signal is None or child.process.pid is None:
             return
         with suppress(ProcessLookupError):
@@ -116,12 +119,12 @@ class Bundle:
 
 
 def failures(folder: CellFolder) -> int:
-    """How often a cell failed in this job."""
+    """The number of times that a cell failed in this job."""
     return sum(ended.state == "failed" and ended.job == environment.job() for ended in folder.exits().values())
 
 
 def _forkserver() -> ForkServerContext:
-    """A server that has imported torch. It ignores the signals that Slurm sends to every process of a job."""
+    """A fork server that has imported torch and ignores the signals that Slurm sends to every process of a job."""
     for one in REASONS:
         signal.signal(one, signal.SIG_IGN)
     context = multiprocessing.get_context("forkserver")
@@ -137,7 +140,7 @@ def _start(context: ForkServerContext, folder: CellFolder, position: dict[str, A
 
 
 def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> None:
-    """The life of a cell's process."""
+    """The main function of a cell's process."""
     _die_with_parent()
     stop = StopRequest()
     stop.listen()
@@ -157,7 +160,7 @@ def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> No
 
 
 def _state(child: Child, rank: int, stop: StopRequest) -> str:
-    """How a process that has ended left its cell."""
+    """The state in which an ended process left its cell."""
     code = child.process.exitcode
     assert code is not None
     for state, its_code in EXIT_CODES.items():
@@ -168,14 +171,14 @@ def _state(child: Child, rank: int, stop: StopRequest) -> str:
         if stop.signal:
             child.folder.end_attempt("interrupted", f"{stop.reason}, no checkpoint in time")
             return "interrupted"
-        # The other ranks are about to say that a connection is closed; the cause has the last word.
+        # The other ranks are about to report a closed connection; wait, so that the actual cause is recorded last.
         time.sleep(ECHO_SECONDS)
         child.folder.end_attempt("failed", f"rank {rank} was killed by {name} on {environment.host()}")
     return "failed"
 
 
 def _write_to(path: Path) -> None:
-    """Send everything this process says to a file of its own."""
+    """Redirect the standard output and error of this process to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())

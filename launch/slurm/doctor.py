@@ -1,4 +1,4 @@
-"""Checks before anything is queued: does the cluster take what a profile asks for, and do results find a place?"""
+"""Checks before anything is queued: does the cluster accept a profile, and can results be written?"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +12,21 @@ from launch.slurm.enqueue import test_only
 from launch.slurm.queue import require_commands
 from launch.slurm.site import problems, read_array_size, read_nodes
 
-# File systems that another node does not see.
+# File systems that other nodes cannot see.
 NOT_SHARED = ("tmpfs", "ramfs", "overlay", "squashfs")
 
 
 def check_cluster(profile: Slurm, runs: Runs) -> Iterator[Check]:
-    """Everything that can be known without a job.
+    """Everything that can be checked without running a job.
 
     Raises:
-        ConfigError: Slurm is not here or does not answer.
+        ConfigError: Slurm is not installed or does not answer.
     """
     require_commands()
     found = problems(profile, read_nodes(), read_array_size())
     yield from (Check(False, problem) for problem in found)
     if not found:
-        yield Check(True, f"partition {profile.partition or 'by default'}: time limit, GPUs, processors and memory fit")
+        yield Check(True, f"partition {profile.partition or '(default)'}: time limit, GPUs, processors and memory fit")
     for ranks in sorted({1, profile.ranks_per_node, 2 * profile.ranks_per_node}):
         cells = ["cell"] * profile.cells_per_job
         array = Submission(name="doctor", grid="doctor", profile=profile, world_size=ranks, needs=[], jobs=[cells])
@@ -39,15 +39,15 @@ def check_cluster(profile: Slurm, runs: Runs) -> Iterator[Check]:
 
 
 def check_folder(runs: Runs) -> Check:
-    """Whether results can be written, and to something that every node sees."""
+    """Check that results can be written to a file system that every node can see."""
     try:
         runs.require_space()
     except ConfigError as error:
         return Check(False, str(error))
     kind = file_system(runs.root.resolve(), Path("/proc/mounts").read_text().splitlines())
     if kind in NOT_SHARED:
-        return Check(False, f"--runs: {runs.root} is on {kind}, which other nodes do not see")
-    return Check(True, f"--runs: {runs.root} can be written; it is on {kind}, which every node has to see")
+        return Check(False, f"--runs: {runs.root} is on {kind}, which other nodes cannot see")
+    return Check(True, f"--runs: {runs.root} is writable; it is on {kind}, which every node must be able to see")
 
 
 def file_system(path: Path, mounts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Sends the unfinished cells of a grid to Slurm: what is finished or has a living job is left alone."""
+"""Submits the unfinished cells of a grid to Slurm, except those that already have a pending or running job."""
 
 import subprocess
 import tempfile
@@ -16,7 +16,7 @@ from launch.slurm.queue import queued, require_commands
 from launch.slurm.site import require_fit
 from launch.slurm.submissions import Submissions, complete, outside_of_any_job, send
 
-# What sbatch says, and the field of the profile that it is about.
+# Words of sbatch's error messages, and the field of the profile that each concerns.
 REFUSALS = {
     "invalid partition": "partition",
     "account": "account",
@@ -31,10 +31,10 @@ REFUSALS = {
 
 
 def check(grid: str, cells: list[Cell], profile: Slurm) -> None:
-    """Ask Slurm whether it would take these cells, before anything is written.
+    """Ask Slurm whether it would accept these cells, before anything is written.
 
     Raises:
-        ConfigError: it would not, or there is no Slurm here.
+        ConfigError: Slurm would refuse them, or is not installed on this machine.
     """
     require_commands()
     require_fit(profile)
@@ -42,7 +42,9 @@ def check(grid: str, cells: list[Cell], profile: Slurm) -> None:
 
 
 def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: Console) -> None:
-    """Send every cell that is neither finished nor about to be run; may be repeated at any time, by two shells at once.
+    """Submit every cell that is not finished and has no pending or running job.
+
+    It is safe to call this repeatedly, and from two shells at once.
 
     Raises:
         ConfigError: sbatch refuses an array.
@@ -64,10 +66,10 @@ def enqueue(runs: Runs, grid: str, cells: list[Cell], profile: Slurm, console: C
 
 
 def test_only(arrays: Iterable[Submission]) -> None:
-    """Ask Slurm whether it would take each kind of array.
+    """Ask Slurm whether it would accept each kind of array.
 
     Raises:
-        ConfigError: it would not; names the field of the profile.
+        ConfigError: Slurm would refuse one; the message names the field of the profile.
     """
     for array in {array.world_size: array for array in arrays}.values():
         with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:

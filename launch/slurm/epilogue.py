@@ -1,8 +1,8 @@
-"""The last line of a job's script, reached when srun ended with an error: says what is known and starts it again.
+"""The last command of a job's script, run if srun ended with an error: records the failure and requeues the job.
 
     python -m launch.slurm.epilogue runs/submissions/NAME
 
-It runs outside of srun on the first node, so that it is there when every rank was killed or never came to life.
+It runs outside srun on the first node, so it also runs if every rank was killed or never started.
 """
 
 import os
@@ -18,7 +18,7 @@ from launch.slurm.submissions import read
 
 
 def main(folder: Path) -> int:
-    """Close the attempts of this job that nobody closed; requeue the job unless it failed too often."""
+    """Record the end of this job's attempts that did not record it; requeue the job if a cell has retries left."""
     submission = read(folder)
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))
     runs = Runs(folder.parent.parent)
@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
         if cell.newest_attempt not in cell.exits() and cell.newest_attempt >= 0:
             cell.end_attempt("failed", last_words)
     if unfinished and not any(_ended_here(cell) for cell in cells):
-        # Not one cell came to life.
+        # No cell started.
         unfinished[0].new_attempt()
         unfinished[0].end_attempt("failed", last_words)
     if any(failures(cell) <= submission.profile.retries for cell in unfinished):
@@ -44,11 +44,11 @@ def _ended_here(cell: CellFolder) -> bool:
 
 
 def _last_words(log: Path) -> str:
-    """What srun said of the end, else the last line that the first rank said."""
+    """srun's last error message or, if there is none, the last line that the first rank wrote."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     said = [line for line in lines if line.strip()]
     of_srun = [line.removeprefix("srun: error: ") for line in said if line.startswith("srun: error: ")]
-    return (of_srun or said or ["the job ended without a word"])[-1]
+    return (of_srun or said or ["the job ended without a message"])[-1]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What Slurm says about jobs, asked by job name: squeue for what is there, sacct for what is gone."""
+"""Asks Slurm about jobs by name: squeue for current jobs, sacct for past ones."""
 
 import re
 import shutil
@@ -15,25 +15,25 @@ LIVE = frozenset({
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_FED",
     "REQUEUE_HOLD", "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "RESV_DEL_HOLD",
 })  # fmt: skip
-# Long enough for a restart of slurmctld.
+# Long enough for slurmctld to restart.
 PATIENCE_SECONDS = 60.0
 NAMES_PER_CALL = 500
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of an array, or a job that is no array and has index 0."""
+    """One job of an array, or a job that is not part of an array and has index 0."""
 
     job_id: str
-    """As scancel takes it."""
+    """In the form that scancel accepts."""
     state: str
     reason: str
-    """Why it is pending, in Slurm's words; empty where there is no reason."""
+    """Why it is pending, in Slurm's words; empty if there is no reason."""
     nodes: str
 
     @property
     def is_live(self) -> bool:
-        """Whether it runs or is going to run."""
+        """Whether it is running or may still run."""
         return self.state in LIVE
 
 
@@ -42,10 +42,10 @@ Jobs = Mapping[tuple[str, int], Job]
 
 
 def require_commands() -> None:
-    """Look for Slurm's commands.
+    """Check that Slurm's commands are on PATH.
 
     Raises:
-        ConfigError: this machine has none.
+        ConfigError: some are missing.
     """
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
@@ -53,10 +53,10 @@ def require_commands() -> None:
 
 
 def queued(names: Collection[str], patience: float = PATIENCE_SECONDS) -> dict[tuple[str, int], Job]:
-    """The jobs of these names that slurmctld knows, which are all that live and some that ended.
+    """The jobs of these names that slurmctld knows: all pending and running ones, and some that ended recently.
 
     Raises:
-        ConfigError: slurmctld does not answer.
+        ConfigError: slurmctld has not answered for `patience` seconds.
     """
     found: dict[tuple[str, int], Job] = {}
     for some in chunks(sorted(names), NAMES_PER_CALL):
@@ -66,7 +66,7 @@ def queued(names: Collection[str], patience: float = PATIENCE_SECONDS) -> dict[t
 
 
 def accounted(names: Collection[str], since: float) -> dict[tuple[str, int], Job]:
-    """The jobs of these names that ended, as far as the site keeps accounts; nothing where it does not."""
+    """The jobs of these names in the site's accounting since the time `since`; empty if the site keeps no accounts."""
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
     found: dict[tuple[str, int], Job] = {}
     for some in chunks(sorted(names), NAMES_PER_CALL):
@@ -86,17 +86,19 @@ def cancel(jobs: Iterable[Job]) -> None:
     """Cancel jobs.
 
     Raises:
-        ConfigError: scancel refuses.
+        ConfigError: scancel fails.
     """
     for some in chunks([job.job_id for job in jobs], NAMES_PER_CALL):
         call("scancel", *some)
 
 
 def call(*command: str, patience: float = PATIENCE_SECONDS) -> str:
-    """Standard output of a Slurm command; tried again for so many seconds, for slurmctld may just be restarting.
+    """Run a Slurm command and return its standard output.
+
+    While slurmctld is unreachable, the command is retried for `patience` seconds, because it may be restarting.
 
     Raises:
-        ConfigError: it fails nevertheless.
+        ConfigError: the command does not exist or fails.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -113,7 +115,7 @@ def call(*command: str, patience: float = PATIENCE_SECONDS) -> str:
 
 
 def parse_squeue(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
-    """Lines of name|job|index|state|reason|nodes; the index of a job that is no array is N/A."""
+    """Parse lines of name|job|index|state|reason|nodes; the index of a job that is not part of an array is N/A."""
     found = {}
     for line in lines:
         name, number, index, state, reason, nodes = line.split("|")
@@ -125,12 +127,12 @@ def parse_squeue(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
 
 
 def parse_sacct(lines: Iterable[str]) -> dict[tuple[str, int], Job]:
-    """Lines of name|job_id|state|nodes; rows that stand for a range of pending jobs say nothing new."""
+    """Parse lines of name|job_id|state|nodes; skips rows that stand for a range of pending jobs."""
     found = {}
     for line in lines:
         name, job_id, state, nodes = line.split("|")
         match = re.fullmatch(r"\d+(?:_(\d+))?", job_id)
         if match:
-            # CANCELLED by 1000
+            # The state may be followed by more words, as in "CANCELLED by 1000".
             found[name, int(match[1] or 0)] = Job(job_id, state.split()[0], "", nodes)
     return found

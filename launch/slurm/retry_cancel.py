@@ -1,4 +1,4 @@
-"""What a user changes about cells that were sent to Slurm: cancel them, or send those again that ended too early."""
+"""Cancels cells that were submitted to Slurm, and resubmits those that failed or lost their job."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from launch.slurm.submissions import Submissions
 
 
 def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
-    """Cancel every job that runs one of these cells or is going to; what was done, in one line.
+    """Cancel every pending or running job of these cells; returns one line that says what was done.
 
     Raises:
         ConfigError: Slurm does not answer.
@@ -28,14 +28,14 @@ def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
         living = submissions.living(chosen)
         scheduler.cancel(dict.fromkeys(living.values()))
     others = {cell for one in living for cell in submissions.tasks[one].companions} - chosen
-    shared = f"; {len(others)} other cells shared them, `launch grid` sends these again" if others else ""
+    shared = f"; {len(others)} other cells shared these jobs, `launch grid` resubmits them" if others else ""
     return f"cancelled {len(set(living.values()))} jobs of {len(living)} cells{shared}"
 
 
 def retry_cells(
     runs: Runs, grid: str, folders: Sequence[CellFolder], changes: Mapping[str, Any], console: Console
 ) -> None:
-    """Send the cells again that were sent, are not finished and have no job; each with its last profile and `changes`.
+    """Resubmit unfinished cells that were submitted and no longer have a job, with their last profile and `changes`.
 
     Raises:
         ConfigError: there are no such cells, or a change is not valid.

@@ -1,4 +1,4 @@
-"""What a cluster has, read from sinfo and scontrol, held against what a profile asks for."""
+"""Compares what a profile requests with what the cluster has, as read from sinfo and scontrol."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,12 +18,12 @@ class Nodes:
     partition: str
     is_default: bool
     limit_min: float
-    """Longest time limit of a job in minutes; infinite where there is none."""
+    """Longest time limit of a job in minutes; infinite if there is none."""
     count: int
     cpus: int
     memory_mb: int
     gpus: dict[str, int]
-    """Count of each generic resource under its full name, gpu:a100, and under its plain one, gpu."""
+    """Count of each generic resource, under its full name (gpu:a100) and under its short name (gpu)."""
 
 
 def read_nodes() -> list[Nodes]:
@@ -46,7 +46,7 @@ def read_array_size() -> int:
 
 
 def parse_sinfo(lines: Iterable[str]) -> list[Nodes]:
-    """Lines of partition|time limit|nodes|cpus|memory|generic resources."""
+    """Parse lines of partition|time limit|nodes|cpus|memory|generic resources."""
     kinds = []
     for line in lines:
         partition, limit, count, cpus, memory, gres = line.split("|")
@@ -56,7 +56,7 @@ def parse_sinfo(lines: Iterable[str]) -> list[Nodes]:
                 is_default=partition.endswith("*"),
                 limit_min=parse_limit(limit),
                 count=int(count),
-                # A trailing + says that there is more on some of them.
+                # A trailing + means that some of the nodes have more.
                 cpus=int(cpus.rstrip("+")),
                 memory_mb=int(memory.rstrip("+")),
                 gpus=parse_gres(gres),
@@ -66,7 +66,7 @@ def parse_sinfo(lines: Iterable[str]) -> list[Nodes]:
 
 
 def parse_limit(text: str) -> float:
-    """Minutes of [days-]hours:minutes:seconds or minutes:seconds."""
+    """Convert [days-]hours:minutes:seconds or minutes:seconds to minutes; infinite if the text is no number."""
     if not text[0].isdigit():
         return float("inf")
     days, _, clock = text.rpartition("-")
@@ -77,7 +77,7 @@ def parse_limit(text: str) -> float:
 
 
 def parse_gres(text: str) -> dict[str, int]:
-    """`gpu:a100:4(S:0-1),nvme:1` as {gpu:a100: 4, gpu: 4, nvme: 1}."""
+    """Parse `gpu:a100:4(S:0-1),nvme:1` to {gpu:a100: 4, gpu: 4, nvme: 1}."""
     found: dict[str, int] = {}
     for name, count in re.findall(r"([A-Za-z][\w:.-]*?):(\d+)(?:\(|,|$)", text):
         for alias in {name, name.partition(":")[0]}:
@@ -86,7 +86,7 @@ def parse_gres(text: str) -> dict[str, int]:
 
 
 def problems(profile: Slurm, nodes: Sequence[Nodes], array_size: int) -> list[str]:
-    """What the profile asks for and the cluster does not have, each as `field: what is there (got ...)`."""
+    """What the profile requests but the cluster does not have, each as `field: what is available (got ...)`."""
     chosen = [kind for kind in nodes if (kind.partition == profile.partition if profile.partition else kind.is_default)]
     if not chosen:
         names = ", ".join(sorted({kind.partition for kind in nodes}))
@@ -111,17 +111,17 @@ def problems(profile: Slurm, nodes: Sequence[Nodes], array_size: int) -> list[st
 
 
 def require_fit(profile: Slurm) -> None:
-    """Hold a profile against the cluster.
+    """Check a profile against the cluster.
 
     Raises:
-        ConfigError: the first thing that does not fit.
+        ConfigError: the profile does not fit; the message names the first problem.
     """
     for problem in problems(profile, read_nodes(), read_array_size()):
         raise ConfigError(f"--cluster: {problem}")
 
 
 def _fits(profile: Slurm, kind: Nodes) -> bool:
-    """Whether a node of this kind holds as many ranks as the profile says."""
+    """Whether a node of this kind has room for as many ranks as the profile puts on one node."""
     ranks = max(profile.ranks_per_node, profile.cells_at_once)
     megabytes = int(profile.memory[:-1]) * {"M": 1, "G": 1024}[profile.memory[-1]]
     enough_gpus = not profile.gpu or kind.gpus.get(profile.gpu, 0) >= ranks

@@ -1,4 +1,4 @@
-"""How a process learns that it should stop, and where its rank stands: what the local and the Slurm job share."""
+"""What local and Slurm jobs share: how a process learns that it should stop, and the position of its rank."""
 
 import signal
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import submitit
 
-# Why to stop, by the signal that says so. USR2 asks the job to requeue itself, TERM announces its end.
+# The reason for stopping, by signal. USR2 asks the job to requeue itself; TERM announces that the job is about to end.
 REASONS = {
     signal.SIGUSR2: "time limit or preemption (USR2)",
     signal.SIGTERM: "requeued, preempted or cancelled (TERM)",
@@ -15,20 +15,20 @@ REASONS = {
 
 
 class StopRequest:
-    """Notes that this process was told to stop. The handler does nothing else, because it may interrupt anything."""
+    """Records that this process was asked to stop. The handler does nothing else, as it may interrupt any code."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.since = 0.0
 
     def listen(self, *signals: signal.Signals) -> None:
-        """Handle these signals from now on; without any, all that have a reason."""
+        """Start to handle these signals, by default all that have a reason."""
         for one in signals or REASONS:
             signal.signal(one, self._note)
 
     @property
     def reason(self) -> str:
-        """Why to stop; empty if nobody has asked."""
+        """The reason for stopping; empty while there has been no request."""
         return REASONS[self.signal] if self.signal else ""
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -39,7 +39,7 @@ class StopRequest:
 
 
 def rank_position(job: submitit.JobEnvironment, launch: str, threads: int) -> dict[str, Any]:
-    """The fields of `harness.run.distributed.RankPosition`, which imports torch."""
+    """The fields of `harness.run.distributed.RankPosition`, as a mapping because that module imports torch."""
     return {
         "rank": job.global_rank,
         "world_size": job.num_tasks,

@@ -1,12 +1,13 @@
-"""What was sent to the scheduler: runs/submissions/NAME/, one directory a job array, written before sbatch is called.
+"""Submissions to the scheduler: one directory per job array, runs/submissions/NAME/, written before sbatch is called.
 
-The job array bears the directory's name, and a job is asked for by that name only. So a shell that dies between sbatch
-and whatever it would have noted leaves nothing unknown, and a cell is not sent twice while a job of it lives.
+Each job array is named after its directory, and Slurm is asked for jobs only by that name. So if a shell dies right
+after sbatch, before it could record the job ids, no job is lost, and no cell that has a pending or running job is
+submitted twice.
 
-submission.json   the array: profile, and the cells of each index
-*_submitted.pkl   what submitit starts, one a job
-*_submission.sh   the script that sbatch got
-*_log.*           what was said outside of the cells
+submission.json   the array: its profile, and the cells of each index
+*_submitted.pkl   what submitit starts, one per job
+*_submission.sh   the script that was passed to sbatch
+*_log.*           output from outside the cells
 """
 
 import fcntl
@@ -29,13 +30,13 @@ from launch.slurm.queue import Job, Jobs, accounted, queued
 if TYPE_CHECKING:
     from launch.slurm.bundle import Bundle
 
-# Timeouts that submitit allows a job. A cell that needs the time limit again and again makes progress each time.
+# Timeouts that submitit allows a job: practically no limit, because a cell makes progress before each timeout.
 MOST_TIMEOUTS = 10_000
 
 
 @dataclass(frozen=True)
 class ArrayTask:
-    """Where a cell stands among what was sent."""
+    """The position of a cell among the submissions."""
 
     submission: Submission
     index: int
@@ -47,36 +48,36 @@ class ArrayTask:
 
     @property
     def companions(self) -> list[str]:
-        """The cells of the same job, this one included."""
+        """The cells of the same job, including this one."""
         return self.submission.jobs[self.index]
 
 
 @dataclass(frozen=True)
 class Submissions:
-    """Everything that was ever sent from one runs directory."""
+    """Everything that was ever submitted from one runs directory."""
 
     runs: Runs
 
     @property
     def root(self) -> Path:
-        """The directory of directories."""
+        """The directory that holds the directories of all submissions."""
         return self.runs.root.resolve() / "submissions"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only shell that sends jobs from this runs directory; waits for another to be done."""
+        """Be the only shell that submits jobs from this runs directory; waits until another shell is done."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def names(self) -> list[str]:
-        """Names that are taken, oldest first."""
+        """The names in use, oldest first."""
         return [path.parent.name for path in self._files]
 
     @cached_property
     def tasks(self) -> dict[str, ArrayTask]:
-        """Where each cell was sent last."""
+        """The newest submission of each cell."""
         found = {}
         for submission in self.readable:
             for index, cells in enumerate(submission.jobs):
@@ -85,7 +86,7 @@ class Submissions:
 
     @cached_property
     def readable(self) -> list[Submission]:
-        """What was sent, oldest first, but for what other code wrote down and this one cannot read."""
+        """All submissions, oldest first, except those that a different version of the code wrote in another format."""
         found = []
         for path in self._files:
             with suppress(ConfigError):
@@ -97,10 +98,10 @@ class Submissions:
         return sorted(self.root.glob("*/submission.json"), key=lambda path: path.stat().st_mtime)
 
     def living(self, cells: Iterable[str]) -> dict[str, Job]:
-        """The job of each cell that has one which runs or is going to run.
+        """The pending or running job of each cell that has one.
 
         Raises:
-            ConfigError: slurmctld does not answer, or there is a living job whose cells cannot be read.
+            ConfigError: slurmctld does not answer, or the cells of a pending or running job cannot be read.
         """
         tasks = self._tasks_of(cells)
         unreadable = set(self.names()) - {submission.name for submission in self.readable}
@@ -112,10 +113,10 @@ class Submissions:
         return {cell: job for cell, job in known.items() if job.is_live}
 
     def jobs_of(self, cells: Iterable[str], patience: float) -> dict[str, Job]:
-        """The newest job of each cell that was sent, as far as Slurm still knows it; ended ones included.
+        """The newest job of each submitted cell, including jobs that ended, if Slurm still knows it.
 
         Raises:
-            ConfigError: slurmctld does not answer.
+            ConfigError: slurmctld has not answered for `patience` seconds.
         """
         tasks = self._tasks_of(cells)
         jobs = queued({task.submission.name for task in tasks.values()}, patience)
@@ -130,28 +131,28 @@ class Submissions:
 
 
 def read(folder: Path) -> Submission:
-    """The submission of a directory.
+    """Read the submission of a directory.
 
     Raises:
-        ConfigError: other code has written it.
+        ConfigError: a different version of the code wrote it.
     """
     path = folder / "submission.json"
     try:
         return Submission.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        said = f"{path} was written by other code ({explain(error)})"
+        said = f"{path} was written by a different version of the code ({explain(error)})"
         raise ConfigError(f"submissions: {said}; wait for its jobs or scancel --name={folder.name}") from None
 
 
 def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str]) -> list[str]:
-    """Hand one array to sbatch; the job id of each index.
+    """Submit one array with sbatch and return the job id of each index.
 
     Raises:
         ConfigError: sbatch refuses it.
     """
     import submitit
 
-    # It is there, and empty, where a shell died right here: its name is not taken.
+    # The directory may already exist and be empty, if a shell died right after this line; its name is then still free.
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "submission.json", submission.model_dump_json(indent=1))
     executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS, python=python(submission.profile))
@@ -166,7 +167,7 @@ def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str])
 
 @contextmanager
 def outside_of_any_job() -> Iterator[None]:
-    """Inside an allocation, its own SLURM_ variables would become those of new jobs. Where Slurm is, stays."""
+    """Hide the SLURM_ variables of the surrounding allocation, which new jobs would inherit; keeps SLURM_CONF."""
     from submitit.helpers import clean_env, environment_variables
 
     where = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
@@ -175,7 +176,7 @@ def outside_of_any_job() -> Iterator[None]:
 
 
 def complete(submissions: Submissions, jobs: Jobs) -> None:
-    """Finish what a shell began that died after sbatch: write the pickles that waiting jobs will look for."""
+    """Complete the submission of a shell that died after sbatch: write the pickles that its jobs will load."""
     import submitit
 
     for (name, index), job in jobs.items():

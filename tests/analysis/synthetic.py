@@ -16,6 +16,7 @@ from harness.records.events import (
     Contraction,
     End,
     Evaluation,
+    Exposure,
     Fidelity,
     GradientError,
     Probe,
@@ -146,6 +147,7 @@ def events(cell: Cell, fake: Fake, steps: int) -> list[AnyEvent]:
         record.append(evaluation("test", steps, fake.psnr, fake))
     if isinstance(cell, TrainCell):
         record.append(probe(steps, fake))
+        record.append(Exposure(time=1.0, step=steps, distinct_pictures=40, noise_draws=48))
     return [*record, End(time=2.0, seconds=SECONDS)]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from analysis.reading.load import load
 from analysis.rendering import figures, pictures
-from analysis.sections import SECTIONS, cost, curves, fidelity, paper, scaling, searches
+from analysis.sections import SECTIONS, budgets, cost, curves, fidelity, paper, scaling, searches
 from harness.config.cells import Cell, TrainCell
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, make
@@ -22,7 +22,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         caught[name] = canvas
         return figures.Figure(name, title, caption, 1.0, b"", b"")
 
-    for module in (pictures, cost, curves, fidelity, paper, scaling, searches):
+    for module in (pictures, budgets, cost, curves, fidelity, paper, scaling, searches):
         monkeypatch.setattr(module, "render", render)
     return caught
 
@@ -39,7 +39,7 @@ def legend(canvas: Any) -> list[str]:
 def test_axes_and_lines_are_named(runs: Runs, drawn: dict[str, Any]) -> None:
     draw(make(runs, *SMALL, "model=de-hqs,de-grad,de-prox"))
     assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost",
-                          "figure-1", "table-1"}  # fmt: skip
+                          "figure-1", "table-1", "budgets"}  # fmt: skip
     assert legend(drawn["validation"]) == ["jfb", "implicit", "total-variation", "tikhonov"]
     assert [axes.get_title() for axes in drawn["loss"].axes if axes.axison] == ["de-hqs", "de-grad", "de-prox"]
     assert drawn["cost-quality"].axes[0].get_ylabel() == "Test PSNR (dB)"

@@ -70,6 +70,7 @@ def test_warm_up_takes_the_gradient_of_jfb_and_solves_no_adjoint_equation(tmp_pa
     assert warmed[3].seconds.keys() == phases | {"adjoint_solve"}
     assert all(min(ranks) > 0 for phase, ranks in warmed[3].seconds.items() if phase != "waiting")
 
+
 def test_a_pool_visit_saves_adjoint_products(tmp_path: Path) -> None:
     """The adjoint solve continues from the solution of the visit before."""
     adjoint = {"name": "gmres", "tol": 3e-1, "max_steps": 60}
