@@ -124,7 +124,7 @@ def logs(
     cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.", autocompletion=completion.cells)],
     root: RunsOption = RUNS,
 ) -> None:
-    """Print what every rank of a cell wrote in every attempt, oldest job first, and how each attempt ended."""
+    """Print the output of every rank of a cell in every attempt, oldest first, and how each attempt ended."""
     from launch.planning.runs_folder import Runs
     from launch.planning.selection import find_cell
     from launch.tracking.logs import print_logs
@@ -273,7 +273,7 @@ def ui(
 
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    # Without the parameter MLflow shows what it has for language models, and no run.
+    # Without this parameter, MLflow shows its pages for language models and no runs.
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
     os.execv(sys.executable, [*command, "--backend-store-uri", Runs(root).tracking_uri])
 

@@ -144,7 +144,7 @@ def _steps(cell: Cell) -> int:
 
 
 def _evaluations(cell: Cell) -> int:
-    """Upper limit of T's evaluations in training: the solver's limit plus three for a gradient, per picture and step."""
+    """Upper limit of the network's evaluations in training: per picture and step, max_steps plus 3 for the gradient."""
     per_step = cell.solver.max_steps + 3 if isinstance(cell, TrainCell) else 3
     batch = 0 if not isinstance(cell, TrainCell | PretrainCell) else cell.global_batch_size
     return _steps(cell) * per_step * batch

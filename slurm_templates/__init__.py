@@ -1,1 +1,1 @@
-"""Cluster profiles that people copy and edit; a package so that an installed wheel finds them too."""
+"""Cluster profiles to copy and edit. This is a package so that an installed wheel includes them."""

@@ -50,8 +50,6 @@ class TimeToTarget:
     @cached_property
     def _survival(self) -> tuple[Array, Array]:
         """Times at which the share of seeds still to arrive changes or is looked at, and that share from then on."""
-        if self.verdict == "never":
-            return np.array([max(self.budgets)]), np.ones(1)
         times, budgets = np.array(self.times), np.array(self.budgets)
         reached = np.isfinite(times)
         waiting = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=budgets[~reached])).sf

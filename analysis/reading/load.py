@@ -41,6 +41,8 @@ STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated",
 CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
 FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual", "adjoint_residual", "gradient",
                     *GradientError.model_fields)  # fmt: skip
+PICTURE_GRADIENT_COLUMNS = ("cell_id", "step", "picture", "dominant_eigenvalue", "gradient",
+                            *GradientError.model_fields)  # fmt: skip
 EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "nfe", "residual")
 
 
@@ -60,6 +62,8 @@ class GridData:
     """One row a measurement, its lists as they were recorded."""
     fidelities: pd.DataFrame
     """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
+    picture_gradients: pd.DataFrame
+    """One row a picture, measurement and compared gradient, with the picture's dominant eigenvalue."""
     longer: pd.DataFrame
     """One row a trained cell that was iterated longer, its lists as they were recorded."""
     exposures: pd.DataFrame
@@ -134,6 +138,7 @@ def load(runs: Runs, grid: str) -> GridData:
         probes=_frame(events, _probe_rows, ("cell_id", *Probe.model_fields)),
         contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
         fidelities=_frame(events, _fidelity_rows, FIDELITY_COLUMNS),
+        picture_gradients=_frame(events, _picture_gradient_rows, PICTURE_GRADIENT_COLUMNS),
         longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
         exposures=_frame(events, _exposure_rows, ("cell_id", "step", "distinct_pictures", "noise_draws")),
         searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
@@ -317,6 +322,16 @@ def _fidelity_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
                 yield {**shared, "gradient": gradient, **error.model_dump()}
             if not event.methods:
                 yield {**shared, "gradient": None, **dict.fromkeys(GradientError.model_fields)}
+
+
+def _picture_gradient_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    for event in events:
+        if isinstance(event, Fidelity):
+            compared = [index for index in event.indices if index not in event.left_out]
+            for gradient, errors in event.pictures.items():
+                for picture, eigenvalue, error in zip(compared, event.dominant_eigenvalue, errors, strict=True):
+                    row = {"step": event.step, "picture": picture, "dominant_eigenvalue": eigenvalue}
+                    yield {**row, "gradient": gradient, **error.model_dump()}
 
 
 def _longer_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:

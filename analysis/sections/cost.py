@@ -76,8 +76,9 @@ def cost_table(data: GridData) -> Table:
     notes = [
         f"Times: median, mean, 90th percentile and maximum over training steps, without the first {FIRST_STEPS} steps "
         f"of each attempt (half of them where it did less than {2 * FIRST_STEPS}) and those of the warm-up by jfb; "
-        "phases show median / p90 / max. Each phase counts on its slowest rank; a step is the sum of its phases. With "
-        "a pool some steps solve in full and most only go on: the median sees the latter, the mean counts both.",
+        "phases show median / p90 / max. A step counts its slowest rank from end to end; a phase is the mean over "
+        "ranks, and on each rank the phases add up to the step, waiting for slower ranks included. With a pool some "
+        "steps solve in full and most only continue: the median sees the latter, the mean counts both.",
         "Step over jfb: mean step time over that of the same model and settings trained by jfb, the learning rate "
         "apart. Images/s: global batch over the mean step time, which is all timed samples over all timed seconds. "
         "Ratios are what to compare between machines.",
@@ -184,5 +185,5 @@ def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
     sns.despine(canvas, left=True)
     axes.tick_params(axis="y", length=0)
     canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
-    caption = "Means of each phase on its slowest rank. Number: mean step time over that of the same model by jfb."
+    caption = "Means over ranks. Number: mean step time over that of the same model by jfb."
     return render("phases", "Where a step's time goes", caption, canvas)

@@ -56,7 +56,7 @@ def scaling_table(data: GridData) -> Table:
         "Strong: the global batch stays, each rank gets less of it. Weak: the batch of one rank stays, and the global "
         "batch grows. Speedup: images/s over those of the fewest ranks; parallel efficiency: speedup by that of ranks.",
         "Images/s: global batch over the mean of the steps timed as in the table of costs, which is all their samples "
-        "over all their seconds; phases count on their slowest rank. Exposed sync: backward time under synchronisation "
+        "over all their seconds; a step counts its slowest rank. Exposed sync: backward time under synchronisation "
         "less that without it, from the probe. nfe imbalance: evaluations run by the busiest rank over the mean of "
         "all, which limits the speedup where ranks wait for each other.",
     ]

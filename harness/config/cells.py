@@ -35,7 +35,7 @@ class Operations(Frozen):
     """Number of test pictures whose reconstructions are stored."""
     metrics: tuple[MetricSpec, ...] = ()
     """Your own metrics, by import path, in addition to those of the catalog. A metric is a function that takes a
-    picture and its ground truth, both of shape (3, height, width), and the range of pixel values; it returns a number."""
+    picture and its ground truth, both of shape (3, height, width), and the pixel range; it returns a number."""
 
 
 class Site(Frozen):

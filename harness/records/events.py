@@ -198,7 +198,7 @@ class Fidelity(Event):
     pictures: dict[str, list[GradientError]] = {}
     """The gradient of each compared picture's own loss: `indices` without `left_out`, in their order."""
     dominant_eigenvalue: list[float] = []
-    """Of each compared picture, at the reference's fixed point: the real part of the map's eigenvalue of largest modulus.
+    """Of each compared picture, at the reference's fixed point: real part of the map's eigenvalue of largest modulus.
     Above 1 the fixed point repels plain iteration."""
     spectral_radius: list[float] = []
     """Its modulus."""

@@ -1,1 +1,1 @@
-"""The grids that come with the package."""
+"""The grids that are shipped with the package."""

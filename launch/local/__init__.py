@@ -1,4 +1,4 @@
-"""This machine without a scheduler: a bounded queue of submitit's local jobs, or one cell alone.
+"""Runs cells on this machine without a scheduler: a bounded queue of submitit's local jobs, or a single cell.
 
 Imports planning and tracking.
 """

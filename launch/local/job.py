@@ -1,4 +1,4 @@
-"""What submitit's local executor pickles and starts on every rank. Torch-free until it runs."""
+"""The job that submitit's local executor pickles and starts on every rank. Torch-free until it runs."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from launch.slurm.stop_request import StopRequest, rank_position
 
 
 class CellJob:
-    """Runs one cell; a job that is told to stop checkpoints on all ranks first and is requeued by rank 0."""
+    """Runs one cell; when asked to stop, all ranks checkpoint first, and then rank 0 requeues the job."""
 
     def __init__(self, folder: Path, site: Site, threads: int) -> None:
         self.folder = folder
@@ -21,7 +21,7 @@ class CellJob:
         self.threads = threads
 
     def __call__(self) -> str:
-        """Run the cell on this rank; its state at the end."""
+        """Run the cell on this rank and return its final state."""
         from harness.run.cell import run_cell
         from harness.run.distributed import RankPosition
 
@@ -29,7 +29,7 @@ class CellJob:
         os.environ["MASTER_ADDR"] = "127.0.0.1"
         requeue, stop = signal.getsignal(signal.SIGUSR2), StopRequest()
         stop.listen(signal.SIGUSR2)
-        # The number of attempts is the same on all ranks until rank 0 has met them.
+        # All ranks read the same number of attempts, because rank 0 adds one only after all ranks have met.
         launch = f"{job.job_id}-{CellFolder(self.folder).newest_attempt + 1}"
         position = RankPosition(**rank_position(job, launch, self.threads))
         state = run_cell(self.folder, position, lambda: stop.reason, self.site)
@@ -38,5 +38,5 @@ class CellJob:
         return state
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit requeues: the same job, which resumes from the cell's own checkpoint."""
+        """The job that submitit requeues: the same one, which resumes from the cell's own checkpoint."""
         return DelayedSubmission(CellJob(self.folder, self.site, self.threads))

@@ -1,7 +1,7 @@
-"""Starts the unfinished cells of a grid and waits for them: submitit's local executor under a bounded queue of ours.
+"""Starts the unfinished cells of a grid and waits for them: a bounded queue on top of submitit's local executor.
 
-submitit's local executor starts every job at once and stops it after two minutes by default; the queue here keeps as
-many ranks running as the machine has room for, and the time limit comes from the cluster profile.
+submitit's local executor starts every job at once and, by default, stops it after two minutes. The queue here keeps as
+many ranks running as the machine has room for, and takes the time limit from the cluster profile.
 """
 
 import signal
@@ -38,15 +38,15 @@ class Running:
 
 @dataclass
 class Queue:
-    """Cells waiting, running and settled; a cell starts when what it needs is finished and there is room."""
+    """Waiting and running cells; a cell starts when the cell that it needs is finished and there is room."""
 
     waiting: list[CellFolder]
     capacity: int
-    """Ranks that may run at once: as many slots, each with a share of the processors, or a GPU."""
+    """Ranks that may run at once. Each occupies a slot, which is a share of the processors or a GPU."""
     running: list["Running"] = field(default_factory=list)
 
     def startable(self) -> Iterator[tuple[CellFolder, list[int]]]:
-        """Cells that can start now, with the slots of their ranks, in order."""
+        """Cells that can start now, in order, with the slots of their ranks."""
         taken = {slot for running in self.running for slot in running.slots}
         free = [slot for slot in range(self.capacity) if slot not in taken]
         for folder in list(self.waiting):
@@ -60,17 +60,17 @@ class Queue:
                 yield folder, slots
 
     def settle(self) -> None:
-        """Forget jobs that have ended; one that never came to write its status failed."""
+        """Remove jobs that have ended; a cell whose job ended without writing a status is marked as failed."""
         for running in [running for running in self.running if running.job.done()]:
             self.running.remove(running)
             status = running.folder.status()
             if status.state not in ("finished", "failed") and status.updated < running.since:
-                message = last_error(running.job) or "the job ended without a word"
+                message = last_error(running.job) or "the job ended without a message"
                 running.folder.write_status(CellStatus(state="failed", updated=time.time(), message=message))
 
 
 def last_error(job: submitit.Job[str]) -> str:
-    """The last line that any rank wrote to its standard error."""
+    """The last line of standard error, from the first rank that wrote any."""
     for task in range(job.num_tasks):
         path = job.task(task).paths.stderr
         lines = path.read_text(errors="replace").split("\n") if path.exists() else []
@@ -81,11 +81,12 @@ def last_error(job: submitit.Job[str]) -> str:
 
 
 def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:
-    """Run `folders` to their end on this machine, showing their progress; Ctrl-C stops them at their checkpoints.
+    """Run cells to their end on this machine and show their progress.
 
-    So do a kill, and a terminal that closes unless `nohup` says otherwise: no cell goes on unseen.
+    Ctrl-C, SIGTERM and a closing terminal (unless under `nohup`) cancel the running cells, which resume from their last
+    checkpoint at the next launch, so no cell keeps running unnoticed.
     """
-    # A shell's background jobs ignore SIGINT, and so would theirs, which submitit cancels by it.
+    # Background jobs of a shell ignore SIGINT, and their children would too; but submitit cancels its jobs with SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -99,7 +100,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
                     job = _start(folder, slots, queue.capacity, profile)
                     queue.running.append(Running(folder, slots, time.time(), job))
                 if queue.waiting and not queue.running:
-                    return  # what is left waits for a cell that failed
+                    return  # the remaining cells wait for one that failed
                 live.update(table(read_rows_without_scheduler(folders)))
                 time.sleep(POLL_SECONDS)
         finally:
@@ -124,7 +125,7 @@ def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) 
 
 @contextmanager
 def _live_sync(runs: Runs, grid: str) -> Iterator[None]:
-    """`launch sync` beside the jobs; it ends after a last pass when its standard input closes."""
+    """Run `launch sync --follow` beside the jobs; when its standard input closes, it syncs once more and ends."""
     command = [sys.executable, "-m", "launch", "sync", grid, "--runs", str(runs.root), "--follow"]
     process = subprocess.Popen(["nice", *command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:

@@ -1,4 +1,4 @@
-"""Runs one cell without a scheduler: in this process, or as the ranks of torchrun."""
+"""Runs one cell without a scheduler, in this process or as the ranks of torchrun."""
 
 import os
 import sys
@@ -13,10 +13,13 @@ from launch.planning.selection import find_cell, the_one
 
 
 def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
-    """Run a cell, as a rank where torchrun started this process; a cell of several ranks is handed to torchrun.
+    """Run a cell and return its final state.
+
+    If torchrun started this process, it is one rank of the cell. Otherwise a cell of several ranks replaces this
+    process with torchrun.
 
     Raises:
-        ConfigError: no such cell, or the one that it starts from is not finished.
+        ConfigError: there is no such cell, or the cell that it needs is not finished.
     """
     folder = _find(runs, name, overrides)
     needs, world_size = folder.cell().needs, folder.cell().world_size
@@ -32,7 +35,7 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
 
 
 def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
-    """Run a cell on this rank; its state at the end."""
+    """Run a cell on this rank and return its final state."""
     from harness.run.cell import run_cell
     from harness.run.distributed import RankPosition
 
@@ -40,7 +43,7 @@ def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:
 
 
 def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
-    """A planned cell by its id, a cell of a launched grid (GRID/CELL), or one of any grid, which is planned first."""
+    """Find a cell by its id or as GRID/CELL; a cell of a grid that has not been launched is planned first."""
     grid, slash, prefix = name.rpartition("/")
     if not slash or (not overrides and runs.is_launched(grid)):
         return find_cell(runs, name)

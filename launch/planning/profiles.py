@@ -32,7 +32,7 @@ class Limits(Site):
     """The fields that all profiles share."""
 
     timeout_min: PositiveFloat = 24 * 60
-    """Time limit of a job in minutes; a cell that needs more time checkpoints before it and continues in the same job."""
+    """Time limit of a job in minutes; a cell that needs more checkpoints before it and continues in the same job."""
     signal_delay_s: PositiveInt = 60
     """How many seconds before the time limit a job is asked to checkpoint."""
 
@@ -51,7 +51,7 @@ class Local(Limits):
     """This machine, without a scheduler."""
 
     executor: Literal["local", "debug"] = "local"
-    """local: submitit's local executor, one process per rank; debug: one rank in this process, for use with a debugger."""
+    """local: submitit's local executor, one process per rank; debug: one rank in this process, for a debugger."""
     ranks: NonNegativeInt = 0
     """Ranks that may run at once, with equal shares of the processors; 0 means one rank per processor."""
     gpus: bool = False
@@ -86,12 +86,11 @@ class Slurm(Limits):
     ranks_per_node: PositiveInt = 1
     """Maximum number of ranks on one node; with GPUs, the number of GPUs of a node."""
     cpus: PositiveInt = 4
-    """Processors per rank; also the number of threads, for torch on a CPU and, as OMP_NUM_THREADS, for every library."""
+    """Processors per rank; also the threads, of torch on a CPU and, as OMP_NUM_THREADS, of every library."""
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "16G"
     """Main memory per rank, with its unit: 16G, 500M."""
     cells_per_job: PositiveInt = 1
-    """Cells with the same world_size that share a job and run one after the other; for cells that are shorter than
-    their time in the queue."""
+    """Cells with the same world_size that share a job, one after the other; for cells that run shorter than they queue."""
     cells_at_once: PositiveInt = 1
     """Single-rank cells that a job runs side by side, each with its own GPU, processors and memory."""
     throttle: PositiveInt = 50

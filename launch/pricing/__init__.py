@@ -1,4 +1,4 @@
-"""What a plan costs before it runs, learned from finished cells.
+"""Estimates what a plan will cost before it runs, from finished cells.
 
 Imports planning.
 """

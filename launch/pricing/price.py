@@ -1,10 +1,10 @@
-"""What a plan costs before it runs: rank-hours from finished cells of the same shape, else from short ones of it.
+"""Estimates the rank-hours of a plan before it runs, from finished cells of the same shape or from short probes of it.
 
     python -m launch grid demo --probe
 
-runs the short ones, one for each shape of which no cell has finished. Only training and its test pictures are cut
-short: a denoiser, which decides how many iterations a solve takes, and a baseline are run whole, for the grid needs
-them anyway.
+runs the probes, one for each shape without a finished cell. Only training and the number of test pictures are cut short.
+Baselines and denoisers run in full, because the grid needs them anyway, and because a trained denoiser decides how many
+iterations a solve takes.
 """
 
 import json
@@ -21,14 +21,14 @@ from launch.planning.runs_folder import Runs
 from launch.pricing.timing import Course, Shape, Timing
 
 PROBE_STEPS = 6
-"""Fewest training steps of a probe, and of its warm-up if it has one: two at least of each kind."""
+"""Minimum number of training steps of a probe, and of its warm-up if it has one: at least two steps of each kind."""
 PROBE_PICTURES = 16
-"""Test pictures of a probe, per rank: two batches of an evaluation."""
+"""Maximum number of test pictures of a probe, per rank: two batches of an evaluation."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished cell, by which others are priced."""
+    """A finished cell, from which the price of others is estimated."""
 
     cell: Cell
     folder: CellFolder
@@ -37,34 +37,38 @@ class Finished:
 
     @cached_property
     def shape(self) -> Shape:
-        """Its shape."""
+        """The shape of the cell."""
         return Shape.of(self.cell)
 
     @cached_property
     def timing(self) -> Timing:
-        """How long its parts took; reads its record."""
+        """How long the parts of the cell took, read from its record."""
         return Timing.of(self.cell, self.folder.events())
 
 
 @dataclass(frozen=True)
 class Price:
-    """An estimate for some cells."""
+    """The estimated price of some cells."""
 
     seconds: dict[str, float]
     """Wall time of each cell whose shape is known."""
     rank_hours: float
-    """Of those: ranks times time, which is GPU-hours where every rank has a GPU."""
+    """Ranks times hours, summed over these cells; GPU-hours if every rank has a GPU."""
     unknown: list[Cell]
-    """Cells of a shape of which none has finished yet."""
+    """Cells of a shape without a finished cell."""
 
     def finish_hours(self, at_once: int) -> float:
-        """Expected time to the end with so many cells at once, not counting the queue."""
+        """Expected hours until the end with `at_once` cells running at a time, without time in a queue."""
         longest = max(self.seconds.values(), default=0.0)
         return max(longest, sum(self.seconds.values()) / at_once) / 3600
 
 
 def price(cells: Sequence[Cell], known: Iterable[Finished]) -> Price:
-    """Price cells by the median of what finished ones took that do the same, else by the parts of the longest one."""
+    """Estimate the price of cells from finished ones.
+
+    A cell takes the median time of the finished cells that do exactly the same or, if there are none, a time that is
+    computed from the parts of the longest finished cell of its shape.
+    """
     whole: dict[Shape, list[float]] = {}
     longest: dict[str, Finished] = {}
     for one in sorted(known, key=lambda one: one.seconds):
@@ -76,7 +80,7 @@ def price(cells: Sequence[Cell], known: Iterable[Finished]) -> Price:
         if shape in whole:
             seconds[cell.cell_id] = statistics.median(whole[shape])
         elif shape.fields in longest:
-            with suppress(ValueError):  # a record that other code has written
+            with suppress(ValueError):  # a different version of the code wrote the record
                 seconds[cell.cell_id] = longest[shape.fields].timing.seconds(shape)
     rank_seconds = sum(seconds[cell.cell_id] * cell.world_size for cell in cells if cell.cell_id in seconds)
     return Price(seconds, rank_seconds / 3600, [cell for cell in cells if cell.cell_id not in seconds])
@@ -89,13 +93,13 @@ def finished_cells(runs: Runs) -> list[Finished]:
         status = json.loads(path.read_text(encoding="utf-8"))
         if status["state"] == "finished" and status.get("seconds"):
             folder = CellFolder(path.parent)
-            with suppress(ValueError):  # a cell that other code has written
+            with suppress(ValueError):  # a different version of the code wrote the cell
                 found.append(Finished(folder.cell(), folder, status["seconds"]))
     return found
 
 
 def short_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """One cell of each shape, its training cut short, and before it the denoiser that it starts from."""
+    """One cell per shape with its training cut short, each preceded by the denoiser that it starts from."""
     shapes = {Shape.of(cell).fields: cell for cell in reversed(list(cells))}
     chosen = [_shortened(cell) for cell in reversed(shapes.values())]
     ordered = [cell for probe in chosen for cell in (probe.needs, probe) if cell is not None]
@@ -103,8 +107,10 @@ def short_cells(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _shortened(cell: Cell) -> Cell:
-    """A training that takes each kind of step some times, the first of which does not count, and scores few test
-    pictures; else the cell itself."""
+    """A training cell with few test pictures and a few steps of each kind, since the first of a kind does not count.
+
+    Any other cell, and one that is as short already, is returned unchanged.
+    """
     if not isinstance(cell, TrainCell):
         return cell
     course, fields = Course.of(cell), cell.to_json()
@@ -126,18 +132,18 @@ def _shortened(cell: Cell) -> Cell:
 
 
 def describe_price(priced: Price, at_once: int) -> str:
-    """The estimate in a line, and how to get one for what is unknown."""
+    """The estimate in one line, and how to get one for the cells that have none."""
     lines = []
     if priced.seconds:
         hours = f"{priced.finish_hours(at_once):.2g} h with {at_once} at once"
         lines.append(
             f"about {priced.rank_hours:.2g} rank-hours (GPU-hours on GPUs) for {len(priced.seconds)} cells, {hours}; "
-            "from what finished cells of their shape took"
+            "estimated from finished cells of the same shapes"
         )
     if priced.unknown:
         shapes = {Shape.of(cell).fields for cell in priced.unknown}
         lines.append(
-            f"no price yet for {len(priced.unknown)} cells of {len(shapes)} shapes of which none has finished; "
-            "--probe runs a short one of each"
+            f"no price yet for {len(priced.unknown)} cells of {len(shapes)} shapes without a finished cell; "
+            "--probe runs a short cell of each shape"
         )
     return "\n".join(lines)

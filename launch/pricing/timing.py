@@ -1,8 +1,8 @@
-"""How long the parts of a cell take, read off its record: what is left of a long training is known from a short one.
+"""How long the parts of a cell take, read from its record, so that a short training can predict a long one.
 
-Cells have the same shape if a training step, an evaluation and whatever else they do takes as long in both: all fields
-agree but the seed, the optimiser, the schedule, the denoiser's training, and those that say how often a thing is done.
-To score one test picture is such a thing in a training that says how many it scores.
+Cells have the same shape if a training step, an evaluation and everything else they do takes equally long in both. That
+is so if all fields agree except the seed, the optimizer, the schedule, the pretraining of the denoiser, and the fields
+that say how many times something is done. The latter include the number of test pictures, if a training cell sets it.
 """
 
 import json
@@ -19,7 +19,8 @@ from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, S
 
 SHAPELESS = ("seed", "optimizer", "schedule", "operations", "pretraining", "steps", "warm_up", "evaluate_every")
 TEST_PICTURE = "test picture"
-"""Scored before and after training. Where fewer exist than a cell asks for, each counts as much more."""
+"""One test picture, scored before and after training. Its time is that of an evaluation over the number requested, so
+if fewer pictures exist, every cell that requests more than there are is priced consistently."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Course:
     """Which training steps take longer than others."""
 
     warm_up: int = 0
-    """So many come first, with a cheaper gradient."""
+    """The number of initial steps, which use a cheaper gradient."""
     batches: int = 1
-    """Batches of the pool, which take turns."""
+    """Batches in the pool, which take turns."""
     refresh_every: int = 1
-    """Visits of one batch before another takes its place."""
+    """Visits to one batch before another replaces it."""
 
     @staticmethod
     def of(cell: Cell) -> "Course":
-        """The course of a cell's training; without a pool each step has a new batch."""
+        """The course of a cell's training; without a pool, each step has a new batch."""
         if not isinstance(cell, TrainCell):
             return Course()
         warm_up = 0 if isinstance(cell.backprop, Jfb) else cell.active_warm_up
@@ -43,7 +44,10 @@ class Course:
         return Course(warm_up, pool.size // cell.global_batch_size, pool.refresh_every) if pool else Course(warm_up)
 
     def kind(self, step: int) -> str:
-        """Of a step, counted from 0: in the warm-up or not, and with a new batch, solved in full, or a known one."""
+        """The kind of a step, counted from 0: in the warm-up or not, and with a new batch or one visited before.
+
+        A new batch is solved in full, which takes longer.
+        """
         visit, batch = divmod(step, self.batches)
         is_new = visit == 0 or (visit + batch) % self.refresh_every == 0
         return f"step{' of warm-up' if step < self.warm_up else ''}{' with a new batch' if is_new else ''}"
@@ -51,12 +55,12 @@ class Course:
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides how long a cell takes."""
+    """What determines how long a cell takes."""
 
     fields: str
-    """How long each thing takes that it does."""
+    """The fields that determine how long each part takes, as JSON."""
     counts: tuple[tuple[str, int], ...]
-    """How often it does those of which a longer training has more."""
+    """How many times the cell does each part of which a longer training has more."""
 
     @staticmethod
     def of(cell: Cell) -> "Shape":
@@ -69,13 +73,13 @@ class Timing:
     """How long the parts of one cell took."""
 
     each: dict[str, float]
-    """Mean seconds of each thing of which a longer training has more."""
+    """Mean seconds of each part of which a longer training has more."""
     rest: float
-    """Seconds of everything else, and of what slows a thing down when it is first done."""
+    """Seconds of everything else, including the extra time that a part takes when it is done for the first time."""
 
     @staticmethod
     def of(cell: Cell, events: Iterable[AnyEvent]) -> "Timing":
-        """From the merged record of a finished cell: an event took the time since the one before."""
+        """Read the timing of a finished cell from its merged record: an event took the time since the previous one."""
         course, counted, before, total = Course.of(cell), _counts(cell), 0.0, 0.0
         took: dict[str, list[tuple[float, int]]] = defaultdict(list)
         for event in events:
@@ -88,9 +92,9 @@ class Timing:
         return Timing(each, total - sum(each[kind] * count for kind, parts in took.items() for _, count in parts))
 
     def seconds(self, shape: Shape) -> float:
-        """Wall time of a cell of the same fields. A kind of step that was not seen counts as the dearest one."""
-        dearest = max((seconds for kind, seconds in self.each.items() if kind.startswith("step")), default=0.0)
-        return self.rest + sum(count * self.each.get(kind, dearest) for kind, count in shape.counts)
+        """Expected wall time of a cell with the same fields; a kind of step without a measurement takes the slowest's."""
+        slowest = max((seconds for kind, seconds in self.each.items() if kind.startswith("step")), default=0.0)
+        return self.rest + sum(count * self.each.get(kind, slowest) for kind, count in shape.counts)
 
 
 def _fields(cell: Cell) -> str:
@@ -121,12 +125,12 @@ def _counts(cell: Cell) -> Counter[str]:
 
 @lru_cache(maxsize=1024)
 def _steps(course: Course, steps: int) -> Counter[str]:
-    """How many steps there are of each kind."""
+    """The number of steps of each kind."""
     return Counter(map(course.kind, range(steps)))
 
 
 def _kind(event: AnyEvent, course: Course) -> str:
-    """What a longer training has more of; empty for the rest."""
+    """The part that an event belongs to, if a longer training has more of it; otherwise empty."""
     match event:
         case Step():
             return course.kind(event.step - 1)

@@ -47,7 +47,7 @@ class Child:
 
 
 class Bundle:
-    """Runs cells one after the other or side by side; when asked to stop, requeues the job after all cells have ended."""
+    """Runs cells one after the other or side by side; asked to stop, requeues the job after all cells have ended."""
 
     def __init__(self, cells: list[Path], at_once: int, profile: Slurm) -> None:
         self.cells = cells

@@ -66,7 +66,7 @@ def parse_sinfo(lines: Iterable[str]) -> list[Nodes]:
 
 
 def parse_limit(text: str) -> float:
-    """Convert [days-]hours:minutes:seconds or minutes:seconds to minutes; infinite if the text is no number."""
+    """Convert [days-]hours:minutes:seconds or minutes:seconds to minutes; a word, such as infinite, means no limit."""
     if not text[0].isdigit():
         return float("inf")
     days, _, clock = text.rpartition("-")

@@ -1,4 +1,4 @@
-"""Watching cells: their status, their logs, and MLflow, which is filled from their records.
+"""Shows what cells are doing: their status, their logs, and MLflow, which is filled from their records.
 
 Imports planning and slurm.
 """

@@ -1,4 +1,4 @@
-"""What every rank of a cell wrote, in every attempt and job."""
+"""Prints the output of every rank of a cell, in every attempt and job."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def print_logs(runs: Runs, folder: CellFolder) -> None:
 
 
 def log_files(runs: Runs, folder: CellFolder) -> list[Path]:
-    """The files of the cell's own processes, then those of the jobs that held it, which may have held others too."""
+    """The log files of the cell's own processes, then those of its jobs, which may have run other cells too."""
     found = list((folder.path / "logs").glob("*_log.*"))
     submissions = Submissions(runs)
     for submission in submissions.readable:
         submission_folder = submissions.root / submission.name
         for index, cells in enumerate(submission.jobs):
             if folder.cell_id in cells:
-                # JOB_INDEX_RANK_log.err, without the index where there is one job only.
+                # JOB_INDEX_RANK_log.err, without the index if there is only one job.
                 is_array = len(submission.jobs) > 1
                 found += submission_folder.glob(f"*_{index}_*_log.*" if is_array else "*_log.*")
     return [path for path in dict.fromkeys(found) if path.stat().st_size]

@@ -1,4 +1,4 @@
-"""How far the cells of a grid are: from their directories, and from the scheduler why the unfinished ones wait."""
+"""The progress of a grid's cells, read from their directories, and what the scheduler says about unfinished ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ COLOURS: dict[Shown, str] = {
     "finished": "green",
 }  # fmt: skip
 ROWS_SHOWN = 60
-"""Of a larger grid the most interesting cells are shown: in the order of the colours above."""
+"""Rows shown of a larger grid: the cells that need attention most, in the order of the states above."""
 BAR_WIDTH = 10
 PATIENCE_SECONDS = 5.0
 WATCH_SECONDS = 2.0
@@ -42,14 +42,14 @@ class Row:
     seconds_left: float | None
     updated: float
     queue: str
-    """What the scheduler says of its job; empty where it has none, or where there is nothing to say."""
+    """What the scheduler says about its job; empty if it has no job or there is nothing to report."""
     message: str
     code: str
-    """Which commit it ran, `(dirty)` where files differed from it."""
+    """The commit that it ran, with `(dirty)` if files differed from the commit."""
 
     @staticmethod
     def of(cell_id: str, written: CellStatus, job: Job | None) -> "Row":
-        """What a cell and the scheduler say."""
+        """Combine what a cell and the scheduler report."""
         status = reconciled(written, job)
         state: Shown = "queued" if job and job.is_live and status.state not in ("finished", "running") else status.state
         return Row(
@@ -74,9 +74,9 @@ def _cut(status: CellStatus) -> str:
 
 
 def reconciled(status: CellStatus, job: Job | None) -> CellStatus:
-    """A cell's own status, which decides; only whether it still runs, a scheduler knows better than a lock.
+    """The status from the cell's directory, corrected only if the scheduler knows that the cell is still running.
 
-    On some file systems a node does not see the locks of another.
+    The directory is authoritative, but on some file systems a node does not see the locks of another node.
     """
     if job and job.state == "RUNNING" and status.state == "interrupted" and not status.message:
         return status.model_copy(update={"state": "running"})
@@ -84,7 +84,7 @@ def reconciled(status: CellStatus, job: Job | None) -> CellStatus:
 
 
 def scheduler_says(status: CellStatus, job: Job | None) -> str:
-    """In a few words, what keeps an unfinished cell."""
+    """In a few words, why an unfinished cell is not running, or where it runs."""
     if job is None or status.state == "finished":
         return ""
     words = {"RUNNING": "", "COMPLETED": ""}.get(job.state, job.state.lower())
@@ -93,7 +93,7 @@ def scheduler_says(status: CellStatus, job: Job | None) -> str:
 
 
 def read_rows(runs: Runs, folders: Sequence[CellFolder]) -> list[Row]:
-    """Read the cells of a grid.
+    """Read the status of the cells of a grid, and that of their jobs.
 
     Raises:
         ConfigError: the scheduler does not answer.
@@ -106,12 +106,12 @@ def read_rows(runs: Runs, folders: Sequence[CellFolder]) -> list[Row]:
 
 
 def read_rows_without_scheduler(folders: Sequence[CellFolder]) -> list[Row]:
-    """Read the cells of a grid from their directories alone."""
+    """Read the status of the cells of a grid from their directories alone."""
     return [Row.of(folder.cell_id, folder.status(), job=None) for folder in folders]
 
 
 def read_table(runs: Runs, folders: Sequence[CellFolder]) -> Group:
-    """What `status` shows; without a scheduler that answers, what the cells' directories say."""
+    """The table that `status` shows; if the scheduler does not answer, it is read from the cells' directories alone."""
     try:
         return table(read_rows(runs, folders))
     except ConfigError as error:
@@ -119,10 +119,10 @@ def read_table(runs: Runs, folders: Sequence[CellFolder]) -> Group:
 
 
 def table(rows: Sequence[Row]) -> Group:
-    """One line a cell, the count of each state, and in full why cells failed."""
+    """One line per cell, then the full messages of failed cells and the count of each state."""
     order = list(COLOURS)
     most = sorted(rows, key=lambda row: order.index(row.state))[:ROWS_SHOWN] if len(rows) > ROWS_SHOWN else rows
-    # What a failed cell says stands below the table.
+    # The message of a failed cell is shown below the table.
     said = {row.cell_id: {"queue": row.queue, "message": "" if row.state == "failed" else row.message} for row in most}
     words = [column for column in ("queue", "message") if any(one[column] for one in said.values())]
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -145,7 +145,7 @@ def table(rows: Sequence[Row]) -> Group:
 
 
 def changed_code(rows: Sequence[Row]) -> list[str]:
-    """A warning where the finished cells do not all come from one clean commit."""
+    """A warning if the finished cells do not all come from one clean commit."""
     codes = Counter(row.code for row in rows if row.state == "finished" and row.code)
     if len(codes) > 1:
         listed = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
@@ -154,7 +154,7 @@ def changed_code(rows: Sequence[Row]) -> list[str]:
 
 
 def duration(seconds: float | None) -> str:
-    """1:02:03, or nothing where unknown."""
+    """Format seconds as 1:02:03; empty if unknown."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

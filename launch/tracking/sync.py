@@ -1,8 +1,8 @@
-"""Cell records to MLflow: one parent run a grid, one child run a cell. Idempotent, so it may run at any time.
+"""Sends cell records to MLflow: one parent run per grid, one child run per cell. Idempotent, so it may run at any time.
 
-A run cannot be given an id, so a cell's run is found by its `cell_id` tag. Only events that no later attempt will
-recompute are sent, each once: the run's `jfbench.events` tag counts them, and a crash between sending and counting
-replays rows with their recorded times, which MLflow stores once.
+MLflow chooses the ids of runs, so a cell's run is found by its `jfbench.cell_id` tag. Only events that no later attempt
+will recompute are sent, each once: the run's `jfbench.events` tag counts them. After a crash between sending and
+counting, the same rows are sent again with their recorded times, and MLflow stores them once.
 """
 
 import json
@@ -35,7 +35,7 @@ from launch.planning.chunks import chunks
 from launch.planning.runs_folder import Runs
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Of MLflow's own seven tries the last would come after minutes.
+# By default MLflow tries seven times, which takes minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 from mlflow import MlflowClient
@@ -49,7 +49,7 @@ RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED
 
 
 def sync_once(runs: Runs, grid: str) -> int:
-    """Bring MLflow up to date with every cell of a grid; the number of cells that had news.
+    """Bring MLflow up to date with every cell of a grid; returns the number of cells that had news.
 
     Raises:
         ConfigError: MLflow does not answer.
@@ -76,23 +76,23 @@ def _sync(runs: Runs, grid: str) -> int:
 
 
 def sync_until_closed(runs: Runs, grid: str) -> None:
-    """Sync every few seconds until standard input closes, then once more. A server may be away in between.
+    """Sync every few seconds until standard input closes, then once more. The server may be unreachable in between.
 
     Raises:
-        ConfigError: it is away at the end.
+        ConfigError: the server is unreachable at the end.
     """
-    closed = away = False
+    closed = unreachable = False
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
         try:
             sync_once(runs, grid)
-            away = False
+            unreachable = False
         except ConfigError as error:
             if closed:
                 raise
-            if not away:
+            if not unreachable:
                 print(f"{error} (trying again)", file=sys.stderr)
-            away = True
+            unreachable = True
 
 
 def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:
@@ -106,7 +106,7 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
     if run is None:
         tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
         run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
-    # A shell may have died right after it made the run.
+    # A shell may have died right after it created the run.
     missing = [param for param in _params(folder.cell()) if param.key not in run.data.params]
     for params in chunks(missing, PARAMS_PER_CALL):
         client.log_batch(run.info.run_id, params=params)
@@ -137,7 +137,7 @@ def _params(cell: Cell) -> list[Param]:
 
 
 def _tags(events: Iterable[AnyEvent]) -> dict[str, str]:
-    """The environment of the newest attempt, and how many there were."""
+    """The environment of the newest attempt, and the number of attempts."""
     starts = [event for event in events if isinstance(event, Start)]
     environment = starts[-1].environment if starts else {}
     return {"attempts": str(len(starts)), **{key: str(value) for key, value in environment.items()}}
@@ -170,14 +170,14 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
             values = _fidelity(event)
         else:
             continue
-        # MLflow has no infinity. What is not finite is left out: the record has it, and the cell says that it diverged.
+        # MLflow has no infinity, so numbers that are not finite are left out. The record keeps them.
         finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
         rows += [Metric(key, value, _milliseconds(event.time), event.step) for key, value in finite.items()]
     return rows
 
 
 def _contraction(event: Contraction) -> dict[str, float]:
-    """Means over the pictures, and the course of the iteration past the training depth by its evaluations."""
+    """Means over the pictures, and the PSNR and residual after each number of evaluations past the training depth."""
     lists = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
     values = {f"contraction/{name}": fmean(getattr(event, name)) for name in lists}
     values |= {f"contraction/psnr_at_{count}": psnr for count, psnr in event.psnr_at.items()}
@@ -185,7 +185,7 @@ def _contraction(event: Contraction) -> dict[str, float]:
 
 
 def _fidelity(event: Fidelity) -> dict[str, float]:
-    """Each method's gradient; whether there is a reference is a metric of its own."""
+    """The error of each method's gradient, and whether there was a reference to compare it with."""
     values = {"fidelity/measured": float(event.status == "measured"), "fidelity/residual": event.forward_residual}
     for name, error in event.methods.items():
         values |= {f"fidelity/{name}/{key}": value for key, value in error.model_dump().items()}
@@ -206,7 +206,7 @@ def _log_artifacts(client: MlflowClient, run: Run, folder: CellFolder, events: l
 
 
 def _experiment(client: MlflowClient, runs: Runs, name: str) -> str:
-    """Id of the grid's experiment, made where it does not exist; two shells may try at once."""
+    """The id of the grid's experiment, which is created if it does not exist."""
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id

@@ -86,7 +86,7 @@ class Paper(_Protocol, PhysicsSpec):
 
 
 class Code2022(_Protocol, PhysicsSpec):
-    """Protocol of the paper's code of 2022 and of Gilton et al. 2021: pixels on [-1, 1], 5x5 taps of standard deviation 5."""
+    """Protocol of the paper's code of 2022 and of Gilton et al. 2021: pixels on [-1, 1], 5x5 taps, deviation 5."""
 
     target = "harness.physics.blur:GaussianBlur"
     name: Literal["code2022"] = "code2022"
