@@ -6,12 +6,12 @@ so is never too small on average. The interval is Student's, with the degrees of
 two samples of unequal variances (Hsu 1938; Mickey and Brown 1966): min(S, P) - 1, P being Kish's effective number of
 groups where pictures are clustered.
 
-Why this one: it kept false positives below 5 % in all simulated grids of 3 and 5 seeds, of 28 and 200 pictures, whatever
-varied most. Of six others only a percentile bootstrap widened for small S did so where tried, with random draws. On 5 seeds by 200 pictures, with a
-spread over seeds of .07, .12 and .20 dB, it calls 1, 3 and 4 % of null gaps a difference. Satterthwaite's degrees of
-freedom call 5 to 6 % with 5 seeds, but up to 8 % with 3; so does a bootstrap-t (6, and 11 %). The crossed bootstrap
-("pigeonhole", Owen 2007) by percentiles calls 7 to 11 %, with 3 seeds 12 to 25 %. Seeds alone call up to 87 % where
-pictures differ much, pictures alone 24 to 61 %.
+Why this one: it kept false positives below 5 % in all simulated grids of 3 and 5 seeds, of 28 and 200 pictures,
+whatever varied most. Of six others only a percentile bootstrap widened for small S did so where tried, with random
+draws. On 5 seeds by 200 pictures, with a spread over seeds of .07, .12 and .20 dB, it calls 1, 3 and 4 % of null gaps a
+difference. Satterthwaite's degrees of freedom call 5 to 6 % with 5 seeds, but up to 8 % with 3; so does a bootstrap-t
+(6, and 11 %). The crossed bootstrap ("pigeonhole", Owen 2007) by percentiles calls 7 to 11 %, with 3 seeds 12 to 25 %.
+Seeds alone call up to 87 % where pictures differ much, pictures alone 24 to 61 %.
 """
 
 import dataclasses

@@ -15,7 +15,8 @@ def bootstrap_ratio(
     Rounds are drawn in blocks of ceil(sqrt(rounds)) neighbours, which resemble each other, from a circle, so that the
     first and last rounds count as often as the others (Politis and Romano 1992). Blocks are few, so the percentiles'
     distance from the ratio is stretched, on a log scale, by what Student's interval of as many values is wider than a
-    normal one. It covers 93 to 99 % where neighbouring rounds correlate up to .5, 81 to 86 % at .8. One round has no interval: (0, inf).
+    normal one. It covers 93 to 99 % where neighbouring rounds correlate up to .5, 81 to 86 % at .8. One round has no
+    interval: (0, inf).
     """
     times = np.stack([np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)])
     ratio = float(times[0].mean() / times[1].mean())

@@ -5,6 +5,8 @@ from functools import cache
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
@@ -87,7 +89,10 @@ def contraction_section(data: GridData) -> Section:
 def gradient_section(data: GridData) -> Section:
     """How good each gradient is, and what it takes."""
     nothing = "Not measured: no finished cell has the field fidelity."
-    figures = drawn(lambda: fidelity_against_cost(gradient_frame(data)))
+    figures = drawn(
+        lambda: fidelity_against_cost(gradient_frame(data)),
+        lambda: fidelity_against_eigenvalue(_with_method(data, data.picture_gradients)),
+    )
     return Section("Gradient fidelity", gradient_table(data), (), figures, nothing)
 
 
@@ -96,9 +101,10 @@ def gradient_table(data: GridData) -> Table:
     frame = gradient_frame(data)
     notes = [
         "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
-        "adjoint residuals of at most 1e-10. A picture whose forward solve does not get there is left out. Where none "
-        "does, or the adjoint solve of one does not, there is no reference and no number.",
-        "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own. "
+        "adjoint residuals of at most 1e-10: Anderson, then Newton steps, then GMRES. A picture for which one of the two "
+        "solves does not get there is left out. Where all are, there is no reference and no number.",
+        "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own: "
+        "unrolled's is the exact gradient of another loss, that of K plain steps. "
         "implicit-tight solves its adjoint equation to 1e-8; as trained: the cell's own method, parameters and forward "
         "solve from the initial state. A random method is one draw.",
         "Evaluations: forward passes through T. Products: backward passes, the one to the parameters included.",
@@ -167,18 +173,9 @@ def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
     drawn = gradients[gradients["relative_error"].notna()] if len(gradients) else gradients
     if drawn.empty:
         return None
-    canvas, axes_of = facets(list(drawn["model"].unique()))
-    colour_of = colours(drawn["gradient"])
-    for model, axes in axes_of.items():
-        for (gradient, start), rows in drawn[drawn["model"] == model].groupby(
-            ["gradient", drawn["step"] == 0], sort=False
-        ):
-            colour = colour_of[str(gradient)]
-            axes.plot(
-                rows["evaluations"] + rows["products"], rows["relative_error"].clip(lower=1e-12), "o", color=colour,
-                markersize=7, markerfacecolor="none" if start else colour, label=None if start else str(gradient),
-            )  # fmt: skip
-        axes.set(title=model, xscale="log", yscale="log")
+    canvas, axes_of = _errors(drawn.assign(x=drawn["evaluations"] + drawn["products"]), markersize=7)
+    for axes in axes_of.values():
+        axes.set_xscale("log")
         log_ticks(axes.xaxis)
     finish(canvas, axes_of, "Passes through T, forward and back", "Relative error")
     caption = (
@@ -186,3 +183,33 @@ def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
         "Passes do not include the solve for the fixed point where the method is given it."
     )
     return render("fidelity-cost", "Gradient fidelity against cost", caption, canvas)
+
+
+def fidelity_against_eigenvalue(pictures: pd.DataFrame) -> Figure | None:
+    """What each picture's gradient is off by against the dominant eigenvalue at its fixed point, one facet a model."""
+    drawn = pictures[pictures["relative_error"].notna() & pictures["dominant_eigenvalue"].notna()]
+    if drawn.empty:
+        return None
+    canvas, axes_of = _errors(drawn.assign(x=drawn["dominant_eigenvalue"]), markersize=4)
+    for axes in axes_of.values():
+        axes.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    finish(canvas, axes_of, "Dominant eigenvalue of the map at the fixed point", "Relative error")
+    caption = (
+        "The gradient of one picture's loss against the exact one, a point a picture; hollow: before training. "
+        "Right of the line the fixed point repels: no truncated series converges there, however long."
+    )
+    return render("fidelity-eigenvalue", "Gradient fidelity against the dominant eigenvalue", caption, canvas)
+
+
+def _errors(drawn: pd.DataFrame, markersize: float) -> tuple[Canvas, dict[str, Axes]]:
+    """Relative errors against the column x, one facet a model, one colour a gradient; hollow before training."""
+    canvas, axes_of = facets(list(drawn["model"].unique()))
+    colour_of = colours(drawn["gradient"])
+    for (model, gradient, start), rows in drawn.groupby(["model", "gradient", drawn["step"] == 0], sort=False):
+        axes, colour = axes_of[str(model)], colour_of[str(gradient)]
+        axes.plot(
+            rows["x"], rows["relative_error"].clip(lower=1e-12), "o", color=colour, markersize=markersize,
+            markerfacecolor="none" if start else colour, label=None if start else str(gradient),
+        )  # fmt: skip
+        axes.set(title=model, yscale="log")
+    return canvas, axes_of

@@ -109,14 +109,6 @@ class DeAdmm(Map):
         self.weight = Positive(weight)
         self.dual_step = Positive(dual_step, trained=False)
 
-    @property
-    def unit_step(self) -> float:
-        """The factor by which the map scales its whole change: the damping, times the step size if it is such a factor.
-
-        Dividing a residual by it makes residuals comparable across maps, whatever their damping and step size.
-        """
-        return self.damping
-
     def initial(self, d: Tensor) -> Tensor:
         """z = A^T d, u = 0."""
         z = self.physics.A_adjoint(d)

@@ -235,6 +235,9 @@ def fidelity(number: int, fake: Fake) -> Fidelity:
         forward_residual=9e-11 if fake.fidelity else 1e-6,
         adjoint_residual=8e-11 if fake.fidelity else None,
         methods={**known, "unrolled": broken} if fake.fidelity else {},
+        pictures={name: [error] for name, error in {**known, "unrolled": broken}.items()} if fake.fidelity else {},
+        dominant_eigenvalue=[fake.eigenvalue] if fake.fidelity else [],
+        spectral_radius=[abs(fake.eigenvalue)] if fake.fidelity else [],
     )
 
 

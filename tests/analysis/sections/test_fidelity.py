@@ -8,7 +8,9 @@ from analysis.sections.fidelity import (
     contraction_frame,
     contraction_table,
     fidelity_against_cost,
+    fidelity_against_eigenvalue,
     gradient_frame,
+    gradient_section,
     gradient_table,
 )
 from analysis.sections.findings import findings
@@ -37,6 +39,15 @@ def test_every_gradient_has_a_row_at_every_measured_step(runs: Runs) -> None:
     text = tables.to_markdown(gradient_table(data))
     assert "| de-hqs jfb | 10 | neumann | 0.9900 | 1.0e-1 | 0.800 | 2 | 6 | measured | 1 of 2 |" in text
     assert "implicit-tight is the closest" in said(runs)
+
+
+def test_errors_of_pictures_are_drawn_against_their_eigenvalues(runs: Runs) -> None:
+    data = load(make(runs, *SMALL), "demo")
+    rows = data.picture_gradients
+    assert len(rows) == 2 * 2 * 4, "models, steps and gradients, of the one picture that is not left out"
+    assert set(rows["picture"]) == {20}
+    assert [figure.name for figure in gradient_section(data).figures] == ["fidelity-cost", "fidelity-eigenvalue"]
+    assert fidelity_against_eigenvalue(rows[:0]) is None
 
 
 def test_without_a_converged_reference_there_is_a_status_and_no_number(runs: Runs) -> None:
@@ -106,4 +117,5 @@ def test_records_without_these_measurements_have_empty_tables(runs: Runs) -> Non
     assert contraction_frame(data).empty
     assert gradient_frame(data).empty
     assert fidelity_against_cost(gradient_frame(data)) is None
+    assert gradient_section(data).figures == ()
     assert "spectral radius" not in said(runs)
