@@ -1,5 +1,5 @@
-"""From the records of a grid to tables, figures and a report.
+"""Turns the records of a grid into tables, figures and a report.
 
-Its rooms, in the order in which they may import each other: reading, rendering, sections; then `report` and the command
-line. Imports of `harness` and `launch` the torch-free rooms only.
+Its rooms, each of which may import only those before it: inference, reading, rendering, sections; then `report` and the
+command line. From `harness` and `launch` they import only torch-free rooms.
 """

@@ -45,7 +45,7 @@ def best(
     name: GridArgument,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Print the directory of each method's best cell on validation pictures, to be scored on all test pictures.
+    """Print the directory of each method's best cell on validation pictures, for `harness score` to score further.
 
     \b
     python -m harness score $(python -m analysis best paper-cpu)

@@ -1,4 +1,4 @@
-"""The console script `jfbench`: the three command lines as one, for use outside a clone and for shell completion."""
+"""The console script `jfbench`: all three command lines in one, for use outside a clone and for shell completion."""
 
 import os
 import sys

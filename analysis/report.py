@@ -1,4 +1,4 @@
-"""Writes a grid's report: one self-contained HTML file, and its tables and figures as files of their own."""
+"""Writes a grid's report: one self-contained HTML file, and its tables and figures as separate files."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from launch.planning.runs_folder import Runs
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows."""
+    """Everything that a report shows."""
 
     data: GridData
     findings: list[Finding]
@@ -40,17 +40,17 @@ class Report:
 
     @property
     def tables(self) -> list[Table]:
-        """Those that have rows, or that a report has in any case."""
+        """The tables of all sections, including empty ones that a report always shows."""
         return [section.table for section in self.sections if section.table is not None]
 
 
 def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], console: Console) -> Path:
-    """Read, compute, write and print the report of a grid; the path of its HTML file.
+    """Compute, write and print the report of a grid; returns the path of the HTML file.
 
-    `own` names sections of the user's by import path; they come last.
+    `own` lists import paths of the user's own sections, which come last.
 
     Raises:
-        ConfigError: no such grid was launched, a section cannot be imported, or there can be no folder at `output`.
+        ConfigError: the grid has not been launched, a section cannot be imported, or `output` cannot be a folder.
     """
     makers = (*SECTIONS, *map(own_section, own))
     data = load(runs, grid)
@@ -67,10 +67,10 @@ def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], conso
 
 
 def own_section(import_path: str) -> SectionMaker:
-    """A user's section by import path.
+    """Import a user's own section.
 
     Raises:
-        ConfigError: there is no function of that name.
+        ConfigError: the import path does not name a function.
     """
     try:
         found = resolve(import_path)
@@ -83,13 +83,13 @@ def own_section(import_path: str) -> SectionMaker:
 
 
 def build(data: GridData, makers: Iterable[SectionMaker] = SECTIONS) -> Report:
-    """Compute everything."""
+    """Compute the findings and sections of a report."""
     made = [make(data) for make in makers]
     return Report(data, findings(data), [section for section in made if section.is_shown])
 
 
 def show(made: Report, console: Console) -> None:
-    """Print the tables and what is missing from them."""
+    """Print the tables, and the cells that are missing from them."""
     for table in made.tables:
         if len(table.frame):
             console.print(tables.to_rich(table, console.width))
@@ -99,7 +99,7 @@ def show(made: Report, console: Console) -> None:
 
 
 def write(made: Report, folder: Path) -> Path:
-    """Write every file of the report, each atomically; the path of the HTML file."""
+    """Write every file of the report, each atomically; returns the path of the HTML file."""
     for table in made.tables:
         write_atomically(folder / f"{table.name}.csv", tables.to_csv(table))
         write_atomically(folder / f"{table.name}.md", tables.to_markdown(table))
@@ -109,14 +109,14 @@ def write(made: Report, folder: Path) -> Path:
             with replacing(folder / f"{figure.name}.{kind}") as partial:
                 partial.write_bytes(content)
     write_atomically(folder / "cells.csv", cell_frame(made.data).to_csv(index=False))
-    # JSON is YAML, so a launch can read the declared grid again.
+    # JSON is valid YAML, so `launch grid` can read this file.
     write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))
     write_atomically(folder / "report.html", to_html(made))
     return folder / "report.html"
 
 
 def to_html(made: Report) -> str:
-    """The page; it refers to nothing outside itself."""
+    """The report as one HTML page, which refers to no other file."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -136,7 +136,7 @@ def to_html(made: Report) -> str:
 
 
 def _environment(environments: pd.DataFrame, cells: int) -> list[dict[str, Any]]:
-    """Each property with its values, and the number of cells where there are several."""
+    """Each property with its values; if there are several, each with its number of cells."""
     rows = []
     for key, found in environments.groupby("key", sort=False) if cells else []:
         counts = found.groupby("value", sort=False)["cell_id"].nunique()

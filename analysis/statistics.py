@@ -1,4 +1,4 @@
-"""Means and their uncertainty. Methods are compared picture by picture: all see the same noise on one picture."""
+"""Means and their uncertainty. Cells are compared picture by picture, because all see the same noise on a picture."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ import pandas as pd
 Verdict = Literal["above", "below", "undecided"]
 
 STANDARD_ERRORS = 2.0
-"""A difference is called one where it is larger than this many standard errors."""
+"""A mean counts as different from zero if it is farther from it than this many standard errors."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Estimate:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the mean is told apart from zero."""
+        """On which side of zero the mean is, if it can be told."""
         if not self.count or not abs(self.mean) > STANDARD_ERRORS * self.error:
             return "undecided"
         return "above" if self.mean > 0 else "below"
@@ -50,7 +50,7 @@ def paired_difference(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> E
 
 
 def by_picture(seeds: Sequence[pd.DataFrame], column: str) -> "pd.Series[float]":
-    """One value a picture: the mean over seeds, each of which is a frame indexed by picture."""
+    """One value per picture: the mean over seeds, each of which is a frame indexed by picture."""
     if not seeds:
         return pd.Series(dtype=float)
     together: pd.Series[float] = pd.concat([seed[column] for seed in seeds])
@@ -58,7 +58,7 @@ def by_picture(seeds: Sequence[pd.DataFrame], column: str) -> "pd.Series[float]"
 
 
 def over_seeds(seeds: Sequence[pd.DataFrame], column: str) -> tuple[float, float]:
-    """Mean over seeds of each seed's mean over pictures, and the standard deviation of those; nan for one seed."""
+    """Mean and standard deviation over seeds of each seed's mean over pictures; the latter is nan for one seed."""
     means = [float(seed[column].mean()) for seed in seeds]
     if not means:
         return math.nan, math.nan
@@ -66,7 +66,7 @@ def over_seeds(seeds: Sequence[pd.DataFrame], column: str) -> tuple[float, float
 
 
 def summary(values: "pd.Series[float]", name: str) -> dict[str, float]:
-    """Mean, median, 90th percentile and maximum under `name_...`; nan where there is no value."""
+    """Mean, median, 90th percentile and maximum under the keys `name_...`; nan if there are no values."""
     return {
         f"{name}_mean": float(values.mean()),
         f"{name}_median": float(values.median()),

@@ -1,4 +1,4 @@
-"""How sure a benchmark can be: contrasts in which the seed is the unit, families of them, times that may be censored.
+"""Statistical inference: contrasts with the seed as the unit, families of contrasts, and times that may be censored.
 
 Pure functions on arrays and frames; imports no other room.
 """

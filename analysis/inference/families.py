@@ -1,4 +1,4 @@
-"""Several contrasts read together: one chance of a false alarm for all."""
+"""Families of contrasts: corrects p-values so that the chance of any false alarm in a family is limited."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ from analysis.inference.contrasts import Contrast
 
 
 def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Adjusted p-values, (n,), in the order given (Holm 1979).
+    """Adjust p-values (Holm 1979); returns them in the given order, (n,).
 
-    The k-th smallest of n is multiplied by n - k + 1, never falls below the one before it and never exceeds 1.
+    The k-th smallest of n is multiplied by n - k + 1, then raised to at least the previous one and limited to 1.
+
+    Raises:
+        ValueError: a p-value is not in [0, 1].
     """
     given = np.asarray(p_values, dtype=np.float64)
     if not ((given >= 0) & (given <= 1)).all():
@@ -24,9 +27,9 @@ def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def with_holm(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """The same contrasts with adjusted p-values; "better" or "worse" only where that is at most 1 - level.
+    """Adjust the p-values of contrasts; those above 1 - level turn "better" and "worse" into "undecided".
 
-    Means and intervals stay those of each contrast alone, and so does "equivalent".
+    Means, intervals and the verdict "equivalent" remain those of each contrast alone.
     """
     adjusted = holm([contrast.p_value for contrast in contrasts])
     return [_adjusted(contrast, float(p)) for contrast, p in zip(contrasts, adjusted, strict=True)]

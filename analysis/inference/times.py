@@ -1,4 +1,4 @@
-"""How long until a target is reached, where some runs never reach it: those are censored, not left out."""
+"""Times until a target is reached; runs that never reach it are censored, not left out."""
 
 import math
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TimeToTarget:
-    """When each of several seeds first reached a target."""
+    """The time at which each of several seeds first reached a target."""
 
     times: tuple[float, ...]
-    """inf where a seed never did: censored at its budget."""
+    """One per seed; inf if the seed never reached the target, so that it is censored at its budget."""
     budgets: tuple[float, ...]
-    """When each seed's curve ends."""
+    """The time at which each seed's curve ends."""
 
     @property
     def verdict(self) -> Literal["always", "sometimes", "never"]:
-        """How many of the seeds reached the target."""
+        """Whether all, some or none of the seeds reached the target."""
         reached = sum(map(math.isfinite, self.times))
         return "always" if reached == len(self.times) else "sometimes" if reached else "never"
 
     @property
     def median(self) -> float:
-        """The first time at which at most half of all seeds are still to reach it (Kaplan and Meier 1958), or inf."""
+        """The first time at which at most half of the seeds have yet to arrive (Kaplan and Meier 1958), or inf."""
         times, waiting = self._survival
         done = waiting <= 0.5 + 1e-12
         return float(times[done.argmax()]) if done.any() else math.inf
@@ -39,7 +39,10 @@ class TimeToTarget:
     def restricted_mean(self, horizon: float) -> float:
         """Mean of min(time, horizon), that is, the area below the Kaplan-Meier curve (Royston and Parmar 2013).
 
-        Compare methods at one horizon. One that lies beyond the last budget, with seeds still to arrive, has no answer.
+        Compare methods at the same horizon.
+
+        Raises:
+            ValueError: the horizon is beyond the last budget, and some seeds have yet to arrive.
         """
         times, waiting = self._survival
         if horizon > max(self.budgets) and waiting[-1] > 0:
@@ -49,7 +52,7 @@ class TimeToTarget:
 
     @cached_property
     def _survival(self) -> tuple[Array, Array]:
-        """Times at which the share of seeds still to arrive changes or is looked at, and that share from then on."""
+        """The times of arrivals and of censoring, and the share of seeds that have yet to arrive from then on."""
         times, budgets = np.array(self.times), np.array(self.budgets)
         reached = np.isfinite(times)
         waiting = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=budgets[~reached])).sf
@@ -57,9 +60,12 @@ class TimeToTarget:
 
 
 def time_to_target(curves: "Sequence[pd.Series[float]]", target: float) -> TimeToTarget:
-    """The first time at which each seed's best score so far is at least the target.
+    """The first time at which each seed's score is at least the target.
 
-    A curve is one seed's validation score, indexed by step or by second; what is not a number reaches nothing.
+    A curve is one seed's validation score, indexed by step or by second; nan never reaches the target.
+
+    Raises:
+        ValueError: there is no curve.
     """
     if not curves:
         raise ValueError("no curve")
@@ -72,11 +78,11 @@ def time_to_target(curves: "Sequence[pd.Series[float]]", target: float) -> TimeT
 
 
 def performance_profile(times: pd.DataFrame) -> pd.DataFrame:
-    """Share of problems that each method solves within a factor tau of the fastest (Dolan and Moré 2002).
+    """The share of problems that each method solves within a factor tau of the fastest (Dolan and Moré 2002).
 
-    One row of `times` is a problem, a method and its time, inf where it never reached the target; a missing row is
-    the same. A row of the result is a tau, from 1 to the largest finite ratio, and holds from there to the next; a
-    column is a method. A problem that no method solved counts against all.
+    Each row of `times` has a problem, a method and its time, which is inf if the method never reached the target; a
+    missing row means the same. The result has one column per method and one row per tau, from 1 to the largest finite
+    ratio; a row holds until the next tau. A problem that no method solved counts against all of them.
     """
     table = times.pivot(index="problem", columns="method", values="time").fillna(math.inf)
     best = table.min(axis=1)

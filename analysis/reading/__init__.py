@@ -1,4 +1,4 @@
-"""Cells' directories to tidy frames, the names of methods, and the conditions under which numbers were made.
+"""Reads cell directories into tidy frames, names methods, and describes the conditions behind the numbers.
 
 Imports no other room.
 """

@@ -1,4 +1,4 @@
-"""Under which conditions numbers were made, in one line and as columns, and the command that makes them again."""
+"""The conditions under which numbers were produced, in one line and as columns, and the command to reproduce them."""
 
 import json
 import re
@@ -18,7 +18,7 @@ COMMIT_DIGITS = 12
 
 
 def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
-    """Data, protocol, device, seeds, ranks, steps and commit of some cells, scored on a split, as one line."""
+    """One line with the data, protocol, device, seeds, ranks, steps and commit of cells that were scored on a split."""
     if cells.empty:
         return "No cell of this kind is finished."
     trained = cells[cells["kind"] == "train"]
@@ -35,7 +35,7 @@ def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
 
 
 def commits(cells: pd.DataFrame) -> list[str]:
-    """The code of each cell, as `0eb6bad604a5 (dirty)`; `unknown` outside a repository."""
+    """The commit of each cell, such as `0eb6bad604a5 (dirty)`; `unknown` if it ran outside a repository."""
     return [
         " ".join(commit[:COMMIT_DIGITS] for commit in str(row.commit).split()) + (" (dirty)" if row.dirty else "")
         if row.commit
@@ -45,7 +45,7 @@ def commits(cells: pd.DataFrame) -> list[str]:
 
 
 def columns(cells: pd.DataFrame) -> dict[str, Any]:
-    """The same conditions as columns of a CSV: one method's row."""
+    """The same conditions as columns of a CSV file, for the row of one method."""
     values = {str(field): list(column) for field, column in cells.items()}
     conditions = ("world_size", "steps", "global_batch_size", "device")
     shown = {
@@ -63,7 +63,7 @@ def columns(cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def command(declared: Mapping[str, Any]) -> str:
-    """The shortest command line that launches this grid: a shipped grid with overrides, else its own file."""
+    """The shortest command that launches this grid: a shipped grid with overrides or, if none fits, its own file."""
     candidates = [found for name in shipped_names() if (found := _overrides(name, declared)) is not None]
     if not candidates:
         return "python -m launch grid grid.yaml (the file beside this report)"
@@ -71,7 +71,7 @@ def command(declared: Mapping[str, Any]) -> str:
 
 
 def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
-    """The arguments that turn a shipped grid into the declared one, if there are such."""
+    """The arguments that turn a shipped grid into the declared one, or None if overrides cannot do so."""
     base = read_grid(shipped)
     before, after = _leaves(base.model_dump(mode="json")), _leaves(dict(declared))
     changed = {field: value for field, value in after.items() if before.get(field, ...) != value}
@@ -85,18 +85,18 @@ def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
 
 
 def _leaves(grid: dict[str, Any]) -> dict[str, Any]:
-    """A grid as the command line names its parts: base fields dotted, axes and baselines by name."""
+    """The parts of a grid under their names on the command line: dotted fields of the base, axes, and baselines."""
     leaves = {"name": grid["name"], "baselines": grid["baselines"], **grid["grid"]}
     return {**dict(flatten(grid["base"])), **leaves}
 
 
 def _words(values: list[Any]) -> str:
-    """An axis."""
+    """The values of an axis as one argument."""
     return ",".join(map(_yaml, values)) if values else "[]"
 
 
 def _yaml(value: Any) -> str:
-    """A value as YAML reads it again; a float without a point would come back as text."""
+    """A value as YAML that parses to the same value; without a decimal point, YAML would read 1e-4 as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, float):
@@ -105,7 +105,7 @@ def _yaml(value: Any) -> str:
 
 
 def _protocols(cells: pd.DataFrame) -> str:
-    """Each protocol by its name, with its physics."""
+    """The name of each protocol, with its physics."""
     known = cells[cells["kind"] != "pretrain"]
     fields = sorted(field for field in cells.columns if field.startswith("physics.") and field != "physics.name")
     shown = []
@@ -128,5 +128,5 @@ def _training(trained: pd.DataFrame) -> str:
 
 
 def _join(values: Iterable[Any], separator: str = " / ") -> str:
-    """Each distinct value once."""
+    """Each distinct value once, in order of appearance."""
     return separator.join(dict.fromkeys(str(value) for value in values if value is not None and value == value))

@@ -1,4 +1,4 @@
-"""Cell directories to tidy tables: the only module that reads records. It computes nothing but what it must to tidy."""
+"""Reads cell directories into tidy tables. No other module of the analysis reads records."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ PHASES = (
     "data", "forward_solve", "adjoint_solve", "parameter_gradient", "waiting", "gradient_synchronization", "optimizer",
     "other",
 )  # fmt: skip
-"""The phases of a training step that a record may name; a step without one spent no time in it."""
+"""The phases of a training step that a record may name; if a step does not name one, it spent no time in it."""
 
 STEP_COLUMNS = ("cell_id", "step", "attempt", "attempt_step", "loss", "updated", "seconds_total")
 CONTRACTION_COLUMNS = ("cell_id", *(name for name in Contraction.model_fields if name not in ("event", "time")))
@@ -52,35 +52,35 @@ class GridData:
 
     name: str
     cells: pd.DataFrame
-    """One row a cell, in the grid's order."""
+    """One row per cell, in the grid's order."""
     steps: pd.DataFrame
-    """One row a training step; `attempt_step` counts from the start of its attempt."""
+    """One row per training step; `attempt_step` counts from the start of its attempt."""
     evaluations: pd.DataFrame
-    """One row a picture, split and step."""
+    """One row per picture, split and step."""
     probes: pd.DataFrame
     contractions: pd.DataFrame
-    """One row a measurement, its lists as they were recorded."""
+    """One row per measurement, with its lists as they were recorded."""
     fidelities: pd.DataFrame
-    """One row a measurement and compared gradient; one row without a gradient where there was no reference."""
+    """One row per measurement and compared gradient; a single row without a gradient if there was no reference."""
     picture_gradients: pd.DataFrame
-    """One row a picture, measurement and compared gradient, with the picture's dominant eigenvalue."""
+    """One row per picture, measurement and compared gradient, with the picture's dominant eigenvalue."""
     longer: pd.DataFrame
-    """One row a trained cell that was iterated longer, its lists as they were recorded."""
+    """One row per trained cell that was iterated longer, with its lists as they were recorded."""
     exposures: pd.DataFrame
-    """One row per trained cell: what its training saw."""
+    """One row per trained cell: the number of distinct pictures and noise draws that its training saw."""
     searches: pd.DataFrame
-    """One row a candidate."""
+    """One row per candidate value of each search."""
     environments: pd.DataFrame
-    """One row an attempt and property of its environment."""
+    """One row per attempt and property of its environment."""
     metrics: tuple[MetricSpec, ...]
-    """What pictures were scored by: the catalog's metrics, then users' own."""
+    """The metrics that pictures were scored by: those of the catalog, then users' own."""
     configs: dict[str, Config]
-    """Of each cell, the fields that change its result."""
+    """The fields of each cell that change its result."""
     folders: dict[str, CellFolder]
     declared: Mapping[str, Any]
     """The grid file as it was launched."""
     estimates: Mapping[str, float]
-    """Seconds that each cell was expected to take before it ran, as far as that was known."""
+    """Expected wall time of each cell in seconds, estimated before it ran; cells without an estimate are absent."""
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -94,7 +94,7 @@ class GridData:
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], list[pd.DataFrame]]:
-        """The evaluations of each cell and split in their order, each indexed by picture."""
+        """The evaluations of each cell and split in the order of their steps, each indexed by picture."""
         found: dict[tuple[str, str], list[pd.DataFrame]] = {}
         for (cell_id, split, _), rows in self.evaluations.groupby(["cell_id", "split", "step"]):
             found.setdefault((str(cell_id), str(split)), []).append(rows.set_index("picture"))
@@ -102,13 +102,13 @@ class GridData:
 
     @property
     def missing(self) -> pd.DataFrame:
-        """The cells that are not."""
+        """The cells that are not finished."""
         return self.cells[self.cells["state"] != "finished"]
 
 
 @dataclass(frozen=True)
 class _Read:
-    """One cell directory."""
+    """The content of one cell directory."""
 
     cell: Cell | None
     status: CellStatus
@@ -117,10 +117,10 @@ class _Read:
 
 
 def load(runs: Runs, grid: str) -> GridData:
-    """Read a grid's cells.
+    """Read everything that the cells of a grid have recorded.
 
     Raises:
-        ConfigError: no such grid was launched.
+        ConfigError: the grid has not been launched.
     """
     folders = {folder.cell_id: folder for folder in runs.cells_of(grid)}
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
@@ -152,7 +152,7 @@ def load(runs: Runs, grid: str) -> GridData:
 
 
 def _cut_shares(events: Mapping[str, list[AnyEvent]], cells: Mapping[str, Cell]) -> dict[str, float]:
-    """For each cell the share of its method's adjoint solves, over all seeds, that ended at their limit."""
+    """For each cell, the share of its method's adjoint solves, over all seeds, that ended at their limit."""
     shares = {cell_id: adjoint_cut_share(record) for cell_id, record in events.items()}
     by_method: dict[str, list[float]] = {}
     keys = {cell_id: methods.key(methods.flat_config(cell)) for cell_id, cell in cells.items()}
@@ -169,7 +169,7 @@ def _metrics(cells: Iterable[Cell]) -> tuple[MetricSpec, ...]:
 
 
 def _read(folder: CellFolder) -> _Read:
-    """A cell that cannot be read is a missing cell and stops no report."""
+    """Read one cell; a cell that cannot be read counts as missing, so that the report is still written."""
     cell: Cell | None = None
     try:
         cell = folder.cell()
@@ -181,12 +181,12 @@ def _read(folder: CellFolder) -> _Read:
 
 
 def _scores(folder: CellFolder) -> list[AnyEvent]:
-    """What was measured after the cell was finished, without its Start: it is no attempt."""
+    """What was measured after the cell was finished, without Start events, which would count as attempts."""
     return [event for event in folder.scores() if not isinstance(event, Start)]
 
 
 def _problem(status: CellStatus) -> str:
-    """Why a cell is not finished, in words."""
+    """Why a cell is not finished; empty if it is."""
     at = f"step {status.step} of {status.steps}" if status.steps else "before its first step"
     reasons = {
         "planned": "not started",
@@ -220,7 +220,7 @@ def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> di
 
 
 def _choices(cell: Cell | None) -> dict[str, Any]:
-    """What a cell computes, by its names; None where its kind has no such choice."""
+    """The choices that a cell declares, by name; None if its kind of cell does not have the choice."""
     trained = cell if isinstance(cell, TrainCell) else None
     return {
         "model": methods.short(trained.model.name) if trained else None,
@@ -239,13 +239,13 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
 
 
 def _tolerance(cell: TrainCell) -> float | None:
-    """Of the solves behind its reconstructions; None where they run a fixed number of steps."""
+    """The tolerance of the solves behind a cell's reconstructions; None if they run a fixed number of steps."""
     solve = cell.evaluation or cell.solver
     return solve.tol if cell.backprop.finds_fixed_point else None
 
 
 def _attempts(events: Iterable[AnyEvent]) -> dict[str, Any]:
-    """How the attempts that made the record ran; two attempts may have run different code."""
+    """The code, devices and seconds of the attempts behind the record; attempts may have run different code."""
     starts = [event.environment for event in events if isinstance(event, Start)]
     return {
         "attempts": len(starts),
@@ -262,7 +262,7 @@ def _distinct(values: Iterable[Any]) -> str:
 
 
 def _frame(events: Mapping[str, list[AnyEvent]], rows_of: Any, columns: tuple[str, ...]) -> pd.DataFrame:
-    """All cells' rows under each other; an empty frame still has its columns."""
+    """The rows of all cells in one frame, which has its columns even if it is empty."""
     rows = [{"cell_id": cell_id, **row} for cell_id, record in events.items() for row in rows_of(record)]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(columns))
 

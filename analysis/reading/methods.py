@@ -1,7 +1,7 @@
-"""Which cells are one method: everything that changes a result is the same but the seed; and how a method is called.
+"""Groups cells into methods, which agree in everything that changes a result except the seed, and names the methods.
 
-A method is named by its model and backprop method (or baseline), then by whatever else differs among the cells of
-that model, so that two rows of a table never carry the same name and what all rows share is said once, in the caption.
+A method is named after its model and backprop method (or baseline), followed by whatever else differs among the cells
+of that model. So two rows of a table never have the same name, and what all rows share is said once, in the caption.
 """
 
 import json
@@ -17,14 +17,14 @@ from harness.config.dotted import flatten
 from harness.records.events import honest_name
 
 Config = dict[str, Any]
-"""Dotted field to value, of the fields that change a result."""
+"""The fields that change a result: dotted name to value."""
 
 CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
-"""Choices that a method may be named by; their own parameters are compared among cells of the same choice only."""
+"""Choices that may be part of a method's name; their parameters are compared only among cells with the same choice."""
 
 
 TRAINING_ONLY = ("data.train_images", "data.crop")
-"""What pictures a model is trained on does not change those that it is scored on."""
+"""Fields that decide which pictures a model is trained on, but not those that it is scored on."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,39 @@ class Name:
     """How a method is shown."""
 
     model: str
-    """The model, or the baseline: what the facets and markers of figures tell apart."""
+    """The model or baseline, which the facets and markers of figures distinguish."""
     variant: str
     """The backprop method and whatever else differs; empty for most baselines."""
 
     @property
     def label(self) -> str:
-        """Unique in its grid."""
+        """The full name, unique in its grid."""
         return f"{self.model} {self.variant}".strip()
 
 
 def flat_config(cell: Cell) -> Config:
-    """The fields that change the cell's result, dotted."""
+    """The fields that change the cell's result, under their dotted names."""
     hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
     fields = flatten(cell.to_json())
     return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
 
 
 def key(config: Config, without: Collection[str] = ("seed",)) -> str:
-    """Equal for two cells that differ at most in the fields `without`."""
+    """A key that is equal for cells that differ at most in the fields `without`."""
     kept = {field: value for field, value in config.items() if field.partition(".")[0] not in without}
     return json.dumps(kept, sort_keys=True)
 
 
 def protocol(config: Config) -> str:
-    """Equal for two cells whose scores may be compared: the same pictures seen through the same physics."""
+    """A key that is equal for cells whose scores may be compared: the same pictures and the same physics."""
     kept = {f: value for f, value in config.items() if f.startswith(("data.", "physics.")) and f not in TRAINING_ONLY}
     return json.dumps(kept, sort_keys=True)
 
 
 def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType({})) -> dict[str, Name]:
-    """Name the method of each cell: cell_id to name.
+    """Name the method of each cell; returns cell_id to name.
 
-    `cut` holds the share of a cell's adjoint solves that ended at their limit; a method with too many is called so.
+    `cut` holds the share of each cell's adjoint solves that ended at their limit; if it is too large, the name says so.
     """
     named: dict[str, Name] = {}
     for row in {_row(cell) for cell in cells.values()}:
@@ -79,12 +79,12 @@ def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType
 
 
 def short(name: str) -> str:
-    """A choice as a reader knows it: the class where it is named by import path."""
+    """The short name of a choice: the class name if the choice is an import path."""
     return name.rpartition(":")[2]
 
 
 def _row(cell: Cell) -> tuple[str, str]:
-    """What its name starts with: only cells that agree in this have to be told apart further."""
+    """What the cell's name starts with; only cells that agree in it must be distinguished further."""
     if isinstance(cell, TrainCell):
         return cell.kind, cell.model.name if cell.iterates else cell.network.name
     return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
@@ -97,7 +97,7 @@ def _name(cell: Cell, config: Config, differing: list[str], usual: Config, cut: 
         return Name(short(cell.network.name), " ".join([short(cell.model.name), *settings]))
     if isinstance(cell, TrainCell):
         model, backprop = short(cell.model.name), short(cell.backprop.name)
-        # The field's name for a fixed number of steps of the same map: deep unrolling.
+        # The literature calls a fixed number of steps of the same map deep unrolling, DU.
         model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
         return Name(model, " ".join([honest_name(backprop, cut), *settings]))
     if isinstance(cell, BaselineCell):
@@ -106,7 +106,7 @@ def _name(cell: Cell, config: Config, differing: list[str], usual: Config, cut: 
 
 
 def _setting(field: str, config: Config, differing: list[str]) -> str:
-    """One thing by which a method differs; nothing where the method has no such field."""
+    """One setting by which a method differs; empty if the method does not have the field."""
     last = _last(field)
     name = last if [_last(other) for other in differing].count(last) == 1 else field
     if field not in config:
@@ -117,7 +117,7 @@ def _setting(field: str, config: Config, differing: list[str]) -> str:
 
 
 def _usual(field: str, configs: Collection[Config]) -> str | None:
-    """The value that most cells have, which so needs no saying; None where there is none."""
+    """The value that most cells have and that names therefore omit; None if there is no such value."""
     value, count = Counter(_shown_value(field, config) for config in configs).most_common(1)[0]
     return value if 2 * count > len(configs) else None
 
@@ -131,7 +131,7 @@ def _last(field: str) -> str:
 
 
 def _differing(configs: Collection[Config]) -> list[str]:
-    """Fields, in the order of the config, by which cells of one kind must be told apart beside their names."""
+    """Fields, in the order of the config, that must be part of the names to distinguish cells of one kind."""
     values: dict[str, dict[str, set[str]]] = {}
     for config in configs:
         for field, value in config.items():
@@ -148,5 +148,5 @@ def _differing(configs: Collection[Config]) -> list[str]:
 
 
 def _has_part(config: Config, field: str) -> bool:
-    """Whether `field`, null elsewhere, is a mapping in this config."""
+    """Whether `field`, which is null in other configs, is a mapping in this one."""
     return any(other.startswith(f"{field}.") for other in config)

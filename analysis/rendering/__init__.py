@@ -1,4 +1,4 @@
-"""How tables, figures and pictures are shown, whatever they show.
+"""Renders tables, figures and pictures, whatever their content.
 
 Imports reading.
 """

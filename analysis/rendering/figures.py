@@ -1,4 +1,4 @@
-"""How figures look: facets, colours, ticks, and a canvas rendered as PNG and PDF."""
+"""The look of figures: facets, colors, ticks, and rendering as PNG and PDF."""
 
 import io
 import math
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 DOTS_PER_INCH = 160
 WIDTH = 10.0
-"""Inches."""
+"""Width of a figure in inches."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Figure:
     title: str
     caption: str
     inches: float
-    """Its width."""
+    """The width in inches."""
     png: bytes
     pdf: bytes
 
 
 def render(name: str, title: str, caption: str, canvas: Canvas) -> Figure:
-    """The figure as PNG and PDF, without a date so that the same numbers give the same bytes."""
+    """Render a figure as PNG and PDF, without a date, so that the same numbers give the same bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
-    # Laid out once: saving would do it twice more for each file, which takes longer than all the drawing.
+    # Compute the layout once: otherwise savefig does it twice per file, which takes longer than all the drawing.
     canvas.draw_without_rendering()
     canvas.set_layout_engine(None)
     canvas.savefig(png, format="png", dpi=DOTS_PER_INCH)
@@ -45,7 +45,7 @@ def render(name: str, title: str, caption: str, canvas: Canvas) -> Figure:
 
 
 def facets(titles: Sequence[str], columns: int = 2, share: bool = True) -> tuple[Canvas, dict[str, Axes]]:
-    """One axes a title, filled row by row."""
+    """One axes per title, filled row by row."""
     columns = min(columns, len(titles))
     rows = math.ceil(len(titles) / columns)
     canvas = Canvas(figsize=(WIDTH, 0.6 + 2.7 * rows), layout="constrained")
@@ -56,7 +56,7 @@ def facets(titles: Sequence[str], columns: int = 2, share: bool = True) -> tuple
 
 
 def finish(canvas: Canvas, facets: dict[str, Axes], x_label: str, y_label: str) -> None:
-    """Labels at the outer axes, and one legend for all facets where they draw several things."""
+    """Label the outer axes, and add one legend for all facets if anything in them has a label."""
     sns.despine(canvas)
     entries: dict[str, Any] = {}
     for axes in facets.values():
@@ -73,14 +73,14 @@ def finish(canvas: Canvas, facets: dict[str, Axes], x_label: str, y_label: str) 
 
 
 def log_ticks(axis: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade."""
+    """Put ticks with plain numbers at 1, 2 and 5 of each decade."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
 def colours(variants: "pd.Series[Any]") -> dict[str, Any]:
-    """One colour a variant, in the order of their appearance."""
+    """One color per variant, in the order of appearance."""
     distinct = [str(variant) for variant in variants.unique()]
     palette = sns.color_palette("colorblind" if len(distinct) <= 10 else "husl", max(2, len(distinct)))
     return dict(zip(distinct, palette, strict=False))

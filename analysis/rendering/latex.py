@@ -1,4 +1,4 @@
-"""A table in LaTeX: booktabs, everything escaped, wide tables in several blocks under each other."""
+"""Renders a table in LaTeX with booktabs; wide tables are split into blocks, one below the other."""
 
 import re
 import textwrap
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from analysis.rendering.tables import INFINITY, NOTHING, Column, Table
 
 LINE_CHARACTERS = 104
-"""Of \\scriptsize that fit in a text width; a block a little wider is shrunk."""
+"""Characters of \\scriptsize that fit in the text width; a block that is a little wider is shrunk."""
 
 
 def to_latex(table: Table) -> str:
-    """A table environment to paste; needs booktabs and graphicx."""
+    """A table environment to paste into a paper; needs booktabs and graphicx."""
     command = escape_latex(table.command).replace("'", "\\textquotesingle{}")
     caption = escape_latex(f"{table.title}. {table.caption}")
     lines = [
@@ -31,7 +31,7 @@ def to_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it reads, whatever font encoding it uses."""
+    """Escape text so that LaTeX typesets it literally in any font encoding."""
     escaped = "".join(_ESCAPED.get(character, character) for character in text)
     negative = re.sub(r"(?<!\w)-(?=[\d$])", "$-$", escaped)
     return re.sub(r"(?<![\w.])(\d\.\d+)e(-?\d+)(?!\w)", r"$\1\\times 10^{\2}$", negative)
@@ -45,13 +45,13 @@ _ESCAPED = {
 
 
 def _constant(table: Table) -> dict[str, str]:
-    """Columns that say the same in every row, by key, in words."""
+    """The columns with the same text in every row: key to label and text."""
     shown = {column: {place.text for place in table.column(column)} for column in table.columns[1:]}
     return {c.key: f"{c.label} {texts.pop()}" for c, texts in shown.items() if len(texts) == 1 and len(table.frame) > 1}
 
 
 def _blocks(table: Table, columns: list[Column]) -> Iterator[tuple[Column, ...]]:
-    """The columns that stand beside each other; the first column is repeated in every block."""
+    """The columns of each block; the first column is repeated in every block."""
     first, *others = columns
     block: list[Column] = [first]
     for column in others:
@@ -92,7 +92,7 @@ def _row(texts: list[str]) -> str:
 
 
 def _header(column: Column, width: int) -> str:
-    """A label over as many lines as its column is too narrow for it."""
+    """A label, broken into as many lines as the width of its column requires."""
     lines = [escape_latex(line) for line in textwrap.wrap(column.label, width, break_on_hyphens=False)]
     stacked, side = "\\\\".join(lines), "r" if column.spec else "l"
     return stacked if len(lines) == 1 else f"\\shortstack[{side}]{{{stacked}}}"

@@ -1,4 +1,4 @@
-"""Test pictures side by side, as in the paper's Table 1: a row a picture, a column a method."""
+"""Test pictures side by side, one row per picture and one column per method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ Pixels = npt.NDArray[np.uint8]
 
 BASELINES = {"degraded": "measurement", "direct-inverse": "direct inverse", "gradient-descent": "gradient descent",
              "total-variation": "total variation"}  # fmt: skip
-"""The baselines shown, in order, by their headings."""
+"""The baselines shown, in order, with their headings."""
 ROWS = 4
 COLUMNS = 13
-"""Most columns of one figure; the trained methods of a large grid go on in another one."""
+"""Maximum number of columns of one figure; the trained methods of a large grid continue in another figure."""
 INCHES = 1.0
 """Width of one column."""
 LINE = 0.2
@@ -39,7 +39,7 @@ class Column:
 
 
 def comparisons(data: GridData) -> list[Figure]:
-    """One figure for each set of comparable cells and each dozen of methods."""
+    """One figure or more for each set of comparable cells, as many as its methods need."""
     figures: list[Figure] = []
     scored = data.finished[data.finished["kind"] != "pretrain"]
     for _, cells in scored.groupby("protocol", sort=False):
@@ -50,7 +50,7 @@ def comparisons(data: GridData) -> list[Figure]:
 
 
 def _pages(data: GridData, cells: pd.DataFrame) -> list[list[Column]]:
-    """The columns of each figure: truth and baselines come first in all of them."""
+    """The columns of each figure; all figures start with the ground truth and the baselines."""
     scored = [cell for cell in cells.to_dict("records") if (cell["cell_id"], "test") in data.scores]
     columns = {str(cell["cell_id"]): column(data, cell) for cell in scored}
     columns = {cell_id: found for cell_id, found in columns.items() if found.files}
@@ -79,7 +79,7 @@ def _images(folder: Path, kind: str) -> dict[int, Path]:
 
 
 def truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
-    """The clean pictures that any of some cells kept."""
+    """The clean pictures that at least one of these cells has kept."""
     found: dict[int, Path] = {}
     for cell_id in cell_ids:
         found = {**_images(data.folders[cell_id].reconstructions, "truth"), **found}
@@ -87,7 +87,7 @@ def truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
 
 
 def _draw(columns: list[Column], number: int) -> Figure | None:
-    """Pictures that most methods have kept come first; what a method has not kept stays empty."""
+    """Draw the pictures that most methods have kept; the place of a picture that a method has not kept is empty."""
     kept = pd.Series([index for column in columns for index in column.files]).value_counts()
     rows = sorted(sorted(kept.index, key=lambda index: (-kept[index], index))[:ROWS])
     if not rows:
@@ -97,7 +97,8 @@ def _draw(columns: list[Column], number: int) -> Figure | None:
     top = LINE * max(column.heading.count("\n") + 1 for column in columns)
     height = image.shape[0] / width
     canvas = Canvas(figsize=(len(columns) * INCHES, (top + height) * INCHES))
-    # One image for all, in units of a column: fifty axes would take a second to set up. "none" keeps its pixels in PDF.
+    # One image for all pictures, in units of a column, because fifty axes would take a second to set up. Interpolation
+    # "none" keeps the pixels in the PDF.
     axes = canvas.add_axes((0, 0, 1, 1), xlim=(0, len(columns)), ylim=(top + height, 0))
     axes.set_axis_off()
     axes.imshow(image, extent=(0, len(columns), top + height, top), aspect="auto", interpolation="none")
@@ -108,13 +109,16 @@ def _draw(columns: list[Column], number: int) -> Figure | None:
                 below = top + (row * pitch + width) / width
                 axes.text(left + 0.5, below, f"{column.psnr[index]:.2f}", ha="center", va="top", fontsize=7.5)
     caption = (
-        f"Test pictures {', '.join(map(str, rows))}, under each its standard PSNR in dB; first seed of each method."
+        f"Test pictures {', '.join(map(str, rows))}, with standard PSNR in dB below each; first seed of each method."
     )
     return render("pictures" if number == 1 else f"pictures-{number}", "Reconstructions", caption, canvas)
 
 
 def mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, int, int]:
-    """All pictures on white with room for a line of text under each; the height of a row and the width of a column."""
+    """All pictures on white, with room for a line of text below each.
+
+    Returns the image, the height of a row and the width of a column, in pixels.
+    """
     gap = max(1, size // 60)
     width = size + 2 * gap
     pitch = round(width * (1 + LINE))
@@ -128,6 +132,6 @@ def mosaic(columns: list[Column], rows: list[int], size: int) -> tuple[Pixels, i
 
 
 def pixels(path: Path) -> Pixels:
-    """A picture, (height, width, 3)."""
+    """Read a picture, (height, width, 3)."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))

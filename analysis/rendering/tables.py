@@ -1,4 +1,4 @@
-"""One table, declared once, as text for a terminal, a spreadsheet and Markdown."""
+"""Tables that are declared once and rendered for a terminal, as CSV and as Markdown."""
 
 import math
 import re
@@ -23,25 +23,25 @@ class Column:
 
     key: str
     label: str
-    """With its unit."""
+    """The heading, with the unit."""
     spec: str = ""
     """Format specification of a number; empty for text."""
     beside: tuple[str, ...] = ()
-    """Further keys shown in the same place, such as an uncertainty."""
+    """Further keys that are shown in the same cell of the table, such as an uncertainty."""
     joiner: str = " ± "
     interval: tuple[str, str] | None = None
-    """Keys of the ends of an interval, shown in brackets behind the number where both are finite."""
+    """Keys of the ends of an interval, which is shown in brackets after the number if both are finite."""
     best: Literal["max", "min", ""] = ""
-    """Which value of the column is set in bold."""
+    """Which value of the column is shown in bold."""
     scale: float = 1.0
-    """The shown number is the value times this."""
+    """Factor by which values are multiplied before they are shown."""
     rank: int = 0
-    """Shown in a terminal before columns of a higher rank as far as the width goes; 0 is never shown there."""
+    """Priority in a terminal: columns of a lower rank are shown first, as far as the width allows; 0 is not shown."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One place of a table."""
+    """The text in one cell of a table."""
 
     text: str
     bold: bool = False
@@ -49,22 +49,22 @@ class Shown:
 
 @dataclass(frozen=True)
 class Table:
-    """A frame and how to show it. Its `group` column, not shown itself, draws a rule wherever it changes."""
+    """A frame and how to show it. The frame's `group` column is not shown, but draws a rule wherever it changes."""
 
     name: str
     title: str
     frame: pd.DataFrame
     columns: tuple[Column, ...]
     caption: str
-    """The conditions under which the numbers were made."""
+    """The conditions under which the numbers were produced."""
     command: str
-    """What makes them again."""
+    """The command that reproduces them."""
     notes: list[str] = field(default_factory=list)
     best_within: str = "protocol"
-    """Values are compared, for bold, among the rows that agree in this column of the frame."""
+    """The best value is found among rows that agree in this column of the frame."""
 
     def rows(self, columns: tuple[Column, ...] | None = None) -> list[list[Shown]]:
-        """The formatted table."""
+        """The formatted rows, by default with all columns."""
         places = [self.column(column) for column in (self.columns if columns is None else columns)]
         return [list(row) for row in zip(*places, strict=True)]
 
@@ -75,7 +75,7 @@ class Table:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The frame's rows."""
+        """The rows of the frame."""
         return [{str(key): value for key, value in row.items()} for row in self.frame.to_dict("records")]
 
     def groups(self) -> list[str]:
@@ -83,11 +83,11 @@ class Table:
         return [str(group) for group in self.frame["group"]] if "group" in self.frame else [""] * len(self.frame)
 
     def width(self, column: Column) -> int:
-        """Characters that a column needs where its label is broken between words."""
+        """Characters that a column needs if its label is broken between words."""
         return max(map(len, [*column.label.split(), *(shown.text for shown in self.column(column))]))
 
     def _best(self, column: Column) -> set[int]:
-        """Positions of the best values. Ties at the shown precision are all best; where all tie, none is."""
+        """Positions of the best values. Values that tie at the shown precision are all best; if all tie, none is."""
         if not column.best or column.key not in self.frame or self.frame.empty:
             return set()
         records, positions = self.records, set()
@@ -102,7 +102,7 @@ class Table:
 
 
 def to_rich(table: Table, width: int) -> RichTable:
-    """As many columns as a terminal of this width holds, the most telling ones first."""
+    """The table for a terminal, with as many columns as fit the width, in the order of their rank."""
     widths = _fitting(table, width)
     columns = tuple(column for column in table.columns if column.key in widths)
     shown = RichTable(
@@ -125,9 +125,9 @@ def to_rich(table: Table, width: int) -> RichTable:
 
 
 def _fitting(table: Table, width: int) -> dict[str, int]:
-    """The columns that are shown, by key, and how wide each is; its label is broken between words.
+    """The width of each column that is shown, by key; labels are broken between words.
 
-    Names take a third of the width or 24 characters: longer ones are broken too.
+    Text columns take at most a third of the width or 24 characters, whichever is more; longer text is broken.
     """
     fitting: dict[str, int] = {}
     for column in sorted((column for column in table.columns if column.rank), key=lambda column: column.rank):
@@ -139,7 +139,7 @@ def _fitting(table: Table, width: int) -> dict[str, int]:
 
 
 def _rich(shown: Shown, column: Column) -> Text:
-    """A number broken over two lines is unreadable, so only names are."""
+    """Only text is broken over several lines, because a broken number is unreadable."""
     is_number = bool(column.spec)
     return Text(
         shown.text, "bold" if shown.bold else "", no_wrap=is_number, overflow="ellipsis" if is_number else "fold"
@@ -147,12 +147,12 @@ def _rich(shown: Shown, column: Column) -> Text:
 
 
 def to_csv(table: Table) -> str:
-    """Every column of the frame in full precision, and on every row the conditions under which it was made."""
+    """Every column of the frame in full precision, including the conditions and the command behind each row."""
     return table.frame.drop(columns=list(KEYS), errors="ignore").assign(command=table.command).to_csv(index=False)
 
 
 def to_markdown(table: Table) -> str:
-    """Title, caption, table and notes."""
+    """The table as Markdown, with its title, caption and notes."""
     header = [_escape_markdown(column.label) for column in table.columns]
     rule = ["---:" if column.spec else ":---" for column in table.columns]
     body = [[_markdown(shown) for shown in row] for row in table.rows()]
@@ -172,7 +172,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def _text(column: Column, row: dict[str, Any]) -> str:
-    """A value, and what stands beside it where that is known."""
+    """A formatted value, followed by the values of `beside` that are known."""
     keys = (column.key, *column.beside)
     if not column.spec:
         value = row.get(column.key)
@@ -184,7 +184,7 @@ def _text(column: Column, row: dict[str, Any]) -> str:
 
 
 def _interval(column: Column, row: dict[str, Any]) -> str:
-    """` [low, high]`, or nothing where there is no finite interval."""
+    """` [low, high]`; empty if there is no finite interval."""
     ends = [row.get(key) for key in column.interval or ()]
     if not ends or not all(_is_finite(end) for end in ends):
         return ""

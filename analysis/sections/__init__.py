@@ -1,6 +1,6 @@
-"""The parts of a report: each owns its frame, its table, its figures and its words.
+"""The sections of a report: each owns its frame, its table, its figures and its words.
 
-Imports reading and rendering. A new part is one new module here and one line below.
+Imports inference, reading and rendering. A new section is one new module here and one line below.
 """
 
 from analysis.rendering.section import SectionMaker

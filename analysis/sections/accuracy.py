@@ -1,4 +1,4 @@
-"""How good each method's reconstructions are: one row a method, seeds averaged, differences paired by picture."""
+"""The quality of each method's reconstructions: one row per method, with differences paired by seed and picture."""
 
 import math
 from functools import cache
@@ -37,12 +37,12 @@ OTHER_COLUMNS = (
 REFERENCES = {"over_tikhonov": "tikhonov", "over_tv": "total-variation"}
 """Baselines that every method is compared with."""
 COMPARISONS = ("gain", "over_jfb", *REFERENCES)
-"""Each is a family of contrasts, whose p-values are corrected together (Holm 1979)."""
+"""Each is a family of contrasts whose p-values are corrected together (Holm 1979)."""
 
 
 @cache
 def accuracy_frame(data: GridData) -> pd.DataFrame:
-    """One row a method that has a finished cell: baselines, then trained methods, each in the grid's order."""
+    """One row per method with a finished cell: baselines, then trained methods, each in the grid's order."""
     methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
     ordered = sorted(methods, key=lambda cells: cells["kind"].iloc[0] != "baseline")
     rows = [_row(data, cells) for cells in ordered]
@@ -57,31 +57,33 @@ def accuracy_table(data: GridData) -> Table:
     """The accuracy table of a grid."""
     frame, cells = accuracy_frame(data), data.finished[data.finished["kind"] != "pretrain"]
     notes = [
-        "PSNR and SSIM are means over test pictures on pixels clamped to their range; legacy PSNR is explained in the "
-        "report. nfe is the number of function evaluations of T per picture.",
-        "a [b, c] after a difference: mean and 95 % interval, paired by seed and by picture, with seeds and pictures "
-        "both drawn at random; there is none for a single seed, or where all pictures are patches of one photograph. "
-        f"Verdicts are corrected for the number of comparisons in their column (Holm); equivalent: within {MARGIN} dB.",
-        "Unconverged: solves that ended at the limit of evaluations, above the tolerance of the evaluation. The "
-        "residual per unit step is that of the undamped map over its step size, and can be compared across maps.",
+        "PSNR and SSIM are means over test pictures, computed on pixels clamped to their range; the report explains "
+        "legacy PSNR. nfe is the number of function evaluations of T per picture.",
+        "Differences are shown as a [b, c], the mean and its 95 % interval, paired by seed and by picture; seeds and "
+        "pictures both count as random draws. There is no interval for a single seed, or if all pictures are patches "
+        "of one photograph. Verdicts are corrected for the number of comparisons in their column (Holm); equivalent "
+        f"means within {MARGIN} dB.",
+        "Unconverged counts the solves that ended at the limit of evaluations, above the tolerance of the evaluation. "
+        "The residual per unit step is that of the undamped map, divided by its step size, and can be compared across "
+        "maps.",
     ]
     if len(frame) and frame["seed_count"].max() > 1:
-        notes.append("a ± b after a score: mean over seeds and standard deviation over seeds.")
+        notes.append("Scores are shown as a ± b, the mean and the standard deviation over seeds.")
     caption, command = context.caption(data, cells), context.command(data.declared)
     columns = (Column("label", "Method", rank=1), *metric_columns(data, "_seed_std"), *OTHER_COLUMNS)
     return Table("accuracy", "Accuracy", frame, columns, caption, command, notes)
 
 
 def section(data: GridData) -> Section:
-    """Accuracy, and the two conventions of PSNR."""
+    """The accuracy of all methods, and the two conventions of PSNR."""
     return Section("Accuracy", accuracy_table(data), CONVENTIONS, without_rows="No method is finished.")
 
 
 CONVENTIONS = (
-    "Two conventions of PSNR. Standard PSNR clamps a reconstruction to the pixel range and takes the width of that "
-    "range as its peak. Legacy PSNR is the figure of the code behind the paper and behind Gilton et al.: -10 log10 of "
-    "the mean squared error on [-1, 1], not clamped, with a peak of 1 although the range is 2 wide. For the same error "
-    "that is 20 log10 2 = 6.02 dB less, and lower still where clamping helps. Compare figures of one convention only.",
+    "There are two conventions of PSNR. Standard PSNR clamps a reconstruction to the pixel range and uses the width of "
+    "that range as the peak. Legacy PSNR is what the code of the paper and of Gilton et al. computes: -10 log10 of the "
+    "mean squared error on [-1, 1], without clamping, with a peak of 1 although the range is 2 wide. For the same "
+    "error, that is 20 log10 2 = 6.02 dB less, and even less if clamping helps. Compare only numbers of one kind.",
 )
 
 
@@ -104,10 +106,10 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) -> dict[str, Any]:
-    """What only a trained equilibrium has: a start, a residual, and the same model trained by jfb."""
+    """The columns that only a trained model has, such as its PSNR at step 0 and the residuals of its solves."""
     first = cells.iloc[0]
     start = [evaluations[0] for cell_id in cells["cell_id"] if (evaluations := data.scores.get((cell_id, "test"), []))]
-    # A feed-forward network's residual is only how far its output lies from its start.
+    # The residual of a feed-forward network only says how far its output is from its input.
     iterated = test if first["iterates"] else []
     solves = pd.concat(iterated) if iterated else pd.DataFrame(columns=["residual", "unit_residual", "unconverged"])
     return {
@@ -123,7 +125,7 @@ def _fixed_point(data: GridData, cells: pd.DataFrame, test: list[pd.DataFrame]) 
 
 
 def _contrasts(data: GridData, name: str, methods: list[pd.DataFrame]) -> list[Contrast | None]:
-    """One comparison of every method that has it, its verdicts corrected for their number."""
+    """One comparison for every method that has it, with verdicts corrected for the number of comparisons."""
     found = [_contrast(data, name, cells) for cells in methods]
     corrected = iter(with_holm([one for one in found if one is not None]))
     return [None if one is None else next(corrected) for one in found]
@@ -149,7 +151,7 @@ def _columns(name: str, found: Contrast | None) -> dict[str, Any]:
 
 
 def _parameters(data: GridData, cell_id: str) -> float:
-    """How many numbers are trained, from the bytes of their gradient."""
+    """The number of trained parameters, computed from the size of their gradient in bytes."""
     probes = data.probes[data.probes["cell_id"] == cell_id]
     size = 8 if data.configs[cell_id]["precision"] == "float64" else 4
     return float(probes["gradient_bytes"].iloc[0]) / size if len(probes) else math.nan

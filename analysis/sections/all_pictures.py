@@ -25,29 +25,32 @@ OTHER_COLUMNS = (
 
 
 def best_cells(data: GridData) -> pd.DataFrame:
-    """Of each protocol, and of each model by each method and each baseline, the cell best on validation pictures."""
+    """The best cell on validation pictures for each protocol and each baseline or pair of model and backprop method.
+
+    Cells with different numbers of training pictures are kept apart.
+    """
     scored = data.finished[data.finished["kind"] != "pretrain"].copy()
     means = [
         frames[-1]["psnr"].mean() if (frames := _validation(data, c)) else float("-inf") for c in scored["cell_id"]
     ]
     scored = scored.assign(validation_psnr=means)
-    # A feed-forward network has no map: its label starts with what it is.
+    # A feed-forward network has no map, so it is identified by its label.
     scored["name"] = [row["model"] if row["iterates"] else row["baseline"] or row["label"]
                       for row in scored.to_dict("records")]  # fmt: skip
-    # Few training pictures are an experiment of their own.
+    # Training on few pictures is a separate experiment.
     keys = ["protocol", "name", "backprop", "data.train_images"]
     groups = scored.groupby(keys, sort=False, dropna=False)
     return scored.loc[[rows["validation_psnr"].astype(float).idxmax() for _, rows in groups]]
 
 
 def final_frame(data: GridData) -> pd.DataFrame:
-    """One row a cell that was scored on more pictures, baselines first."""
+    """One row per cell that was scored on all test pictures, baselines first."""
     scored = [cell for cell in data.finished.to_dict("records") if (cell["cell_id"], "full") in data.scores]
     return pd.DataFrame([_row(data, cell) for cell in sorted(scored, key=lambda cell: cell["kind"] != "baseline")])
 
 
 def section(data: GridData) -> Section:
-    """What `python -m harness score` has measured."""
+    """The measurements of `python -m harness score`."""
     return Section("All test pictures", final_table(data))
 
 
@@ -57,9 +60,10 @@ def final_table(data: GridData) -> Table:
     cells = data.finished[data.finished["cell_id"].isin(frame["cell_id"] if len(frame) else [])]
     command = f"python -m harness score $(python -m analysis best {data.name})"
     notes = [
-        "The best cell of each method on validation pictures, one seed, scored again. K is the training depth; 10 K: "
-        "plain iteration for ten times as many evaluations of T, its change over K evaluations and over the cell's own "
-        "solve, whose PSNR stands first, paired by picture with its standard error.",
+        "The best cell of each method on validation pictures (a single seed), scored again. The first PSNR is that of "
+        "the cell's own solve. K is the training depth, and 10 K stands for plain iteration with ten times as many "
+        "evaluations of T. Its gains over K evaluations and over the cell's own solve are paired by picture, with "
+        "their standard errors.",
     ]
     caption = context.caption(data, cells, "full")
     columns = (Column("label", "Method", rank=1), *metric_columns(data), *OTHER_COLUMNS)

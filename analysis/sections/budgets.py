@@ -1,4 +1,4 @@
-"""Under which conditions methods are compared, and what they reach at equal steps, evaluations of T and seconds."""
+"""The conditions under which methods are compared, and their PSNR at equal steps, evaluations of T and seconds."""
 
 import math
 from functools import cache
@@ -14,7 +14,7 @@ from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 
 BUDGETS = {"step": "Training steps", "evaluations": "Evaluations of T and products", "seconds": "Seconds of training"}
-"""What can be held equal: the column of a validation curve, and its name."""
+"""The budgets that can be held equal: each is a column of a validation curve, with its name."""
 COLUMNS = (
     Column("label", "Method", rank=1),
     Column("distinct_pictures", "Distinct pictures", ",d", rank=2),
@@ -33,13 +33,13 @@ COLUMNS = (
 
 
 def section(data: GridData) -> Section:
-    """Conditions and curves."""
+    """The conditions of the comparison, and curves against each budget."""
     return Section("Conditions and equal budgets", budget_table(data), (), drawn(lambda: budget_curves(data)))
 
 
 @cache
 def budget_frame(data: GridData) -> pd.DataFrame:
-    """One row per trained method with a finished cell, means over its seeds."""
+    """One row per trained method with a finished cell, averaged over its seeds."""
     curves = validation_curves(data)
     rows = [_row(data, cells, curves) for _, cells in data.trained.groupby("method", sort=False)]
     for row in rows:
@@ -50,13 +50,13 @@ def budget_frame(data: GridData) -> pd.DataFrame:
 def budget_table(data: GridData) -> Table:
     """The table of conditions."""
     notes = [
-        "Means over seeds. Evaluations of T count every picture of the batch, those of solves without a graph and the "
-        "one with a graph; products are those with the Jacobian in adjoint solves. Seconds: wall time of training "
-        "steps.",
-        "At equal steps, evaluations (products included) and seconds: validation PSNR where the method of the same "
-        "model with the smallest budget ends, interpolated between evaluations.",
-        "Cut: solves that ended at their limit above their tolerance. A method with more than 5 % of its adjoint "
-        'solves cut is called "cut".',
+        "Numbers are means over seeds. Evaluations of T are counted for every picture of the batch; they include those "
+        "of solves without a graph and the one with a graph. Products are those with the Jacobian in adjoint solves. "
+        "Seconds are the wall time of training steps.",
+        "At equal steps, evaluations (including products) and seconds, the table shows the validation PSNR at the end "
+        "of the smallest budget among the methods of the same model, interpolated between validations.",
+        "A solve is cut if it ended at its limit, above its tolerance. A method with more than 5 % of its adjoint "
+        'solves cut has "cut" in its name.',
     ]
     caption, command = conditions.caption(data, data.trained), conditions.command(data.declared)
     return Table(
@@ -88,7 +88,7 @@ def budget_curves(data: GridData) -> Figure | None:
             axes.plot(mean[budget], mean["psnr"], "o-", color=colour_of[str(variant)], markersize=3, label=str(variant))
         axes.set(title=f"{model}: {BUDGETS[budget].lower()}")
     finish(canvas, axes_of, "", "Validation PSNR (dB)")
-    caption = "Means over seeds. Methods that look equal at equal steps may differ at equal work or time."
+    caption = "Means over seeds. Methods that are equally good at equal steps may differ at equal work or time."
     return render("budgets", "Quality against steps, work and time", caption, canvas)
 
 

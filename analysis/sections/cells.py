@@ -1,4 +1,4 @@
-"""One row a cell, in full precision: what the tables are means of, for whoever wants to compute others."""
+"""One row per cell in full precision, from which readers can compute statistics other than those of the tables."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def cell_frame(data: GridData) -> pd.DataFrame:
 
 
 def _scores(data: GridData, cell_id: str) -> dict[str, Any]:
-    """Means over pictures, where training starts and where it ends, on each split that was scored."""
+    """Means over pictures at the start and the end of training, on each split that was scored."""
     row: dict[str, Any] = {}
     for split in ("validation", "test", "full"):
         evaluations = data.scores.get((cell_id, split), [])
@@ -35,13 +35,13 @@ def _scores(data: GridData, cell_id: str) -> dict[str, Any]:
 
 
 def _mean_step(data: GridData) -> pd.Series:
-    """Mean over the steps that count for timing, on the slowest rank."""
+    """Mean duration of the steps that count for timing, on the slowest rank."""
     steps = timed_steps(data, data.finished)
     return steps.groupby("cell_id")["seconds_total"].mean().rename("step_seconds")
 
 
 def _spectral_radius(data: GridData) -> pd.Series:
-    """Of the trained map, the worst picture."""
+    """The spectral radius of the trained map, on the worst picture."""
     final = data.contractions[data.contractions["psnr_at"].astype(bool)]
     worst = final.explode("spectral_radius").groupby("cell_id")["spectral_radius"].max()
     return worst.astype(float).rename("spectral_radius")

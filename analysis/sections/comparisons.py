@@ -1,4 +1,4 @@
-"""Which cells are held against which, paired by picture: what several sections need."""
+"""Comparisons between cells, paired by seed and picture, that several sections share."""
 
 import math
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from analysis.reading.load import GridData
 MARGIN = 0.1
 """Decibels within which two methods count as equivalent."""
 ONE_PHOTOGRAPH = {"pictures"}
-"""Sources whose test pictures are patches of one photograph: they are no sample of pictures, and count as one."""
+"""Sources whose test pictures are patches of one photograph, which count as a single picture, not as a sample."""
 LINES = {"total-variation": (0, (5, 2)), "tikhonov": (0, (1, 1.5))}
 """Baselines that figures draw as horizontal lines, with their dashes."""
 
 
 def final_scores(data: GridData, cells: pd.DataFrame, split: str = "test") -> list[pd.DataFrame]:
-    """The newest scores of each of some cells on a split."""
+    """The newest scores of each cell on a split."""
     found = (data.scores.get((cell_id, split)) for cell_id in cells["cell_id"])
     return [evaluations[-1] for evaluations in found if evaluations]
 
 
 def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
-    """The finished cell of a baseline under a protocol; of several, the one that is best on validation pictures."""
+    """The finished cell of a baseline under a protocol; if there are several, the best one on validation pictures."""
     cells = data.finished
     found = cells[(cells["protocol"] == protocol) & (cells["baseline"] == baseline)]
     if len(found) < 2:
@@ -35,9 +35,9 @@ def reference(data: GridData, protocol: str, baseline: str) -> pd.DataFrame:
 
 
 def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Contrast | None:
-    """PSNR of some cells of one method over that of another's, paired by seed and by picture; None without a pair.
+    """The gain in PSNR of one method over another, paired by seed and by picture; None if there is no pair.
 
-    A baseline's single cell, which has no seed, stands beside every seed.
+    A baseline's single cell, which has no seed, is paired with every seed.
     """
     left, right = seeds_of(data, ours), seeds_of(data, theirs)
     if len(right) == 1 and len(left) > 1 and set(theirs["kind"]) == {"baseline"}:
@@ -46,17 +46,17 @@ def compare(data: GridData, ours: pd.DataFrame, theirs: pd.DataFrame) -> Contras
 
 
 def describe(found: Contrast) -> str:
-    """`+0.12 dB [+0.03, +0.21]`, or that there is no interval."""
+    """Format a contrast as `+0.12 dB [+0.03, +0.21]`, or say that there is no interval."""
     return f"{found.mean:+.2f} dB{interval(found.low, found.high)}"
 
 
 def interval(low: float, high: float) -> str:
-    """` [+0.03, +0.21]`, or that there is none."""
+    """Format an interval as ` [+0.03, +0.21]`, or say that there is none."""
     return f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) and math.isfinite(high) else ", no interval"
 
 
 def seeds_of(data: GridData, cells: pd.DataFrame, step: int = -1, split: str = "test") -> "dict[int, pd.Series[float]]":
-    """The PSNR of each seed's pictures, the newest scores or those of another position in time."""
+    """The PSNR of each seed's pictures, in its newest evaluation or in the one at position `step` of its list."""
     found = {}
     for cell_id, seed in zip(cells["cell_id"], cells["seed"], strict=True):
         evaluations = data.scores.get((cell_id, split), [])
@@ -68,7 +68,7 @@ def seeds_of(data: GridData, cells: pd.DataFrame, step: int = -1, split: str = "
 def contrast(
     data: GridData, cells: pd.DataFrame, ours: "dict[int, pd.Series[float]]", theirs: "dict[int, pd.Series[float]]"
 ) -> Contrast | None:
-    """The difference over the seeds and pictures that both have; `cells` says where the pictures come from."""
+    """The difference on the seeds and pictures that both have; `cells` tells which data the pictures come from."""
     seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
         return None
@@ -81,8 +81,11 @@ def contrast(
 
 
 def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -> pd.DataFrame:
-    """The rows of the same model and settings trained by jfb; where none has them all, those of the one method that
-    differs in the optimiser alone, for each backprop method may have been given the learning rate that suits it."""
+    """The rows with the same model and settings that were trained by jfb.
+
+    If there are none, the rows of the only jfb method that differs just in the optimizer, because each backprop method
+    may use the learning rate that suits it.
+    """
     jfb = frame[frame["backprop"] == "jfb"]
     same = jfb[jfb["family"] == method["family"]]
     if same.empty:
@@ -92,7 +95,7 @@ def trained_by_jfb(frame: pd.DataFrame, method: Mapping[str, Any] | pd.Series) -
 
 
 def reference_lines(axes: Axes, data: GridData, split: str, protocols: "pd.Series[Any]") -> None:
-    """The baselines to beat, where all methods drawn have the same ones."""
+    """Draw the baselines to beat as lines, if all methods in the figure have the same ones."""
     if protocols.nunique() != 1:
         return
     for baseline, dashes in LINES.items():

@@ -1,4 +1,4 @@
-"""What a gradient of each method costs: time by phase in training, and memory, work and traffic from the probe."""
+"""The cost of each method's gradient: time by phase in training, and memory, work and traffic from the probe."""
 
 import math
 from functools import cache
@@ -19,11 +19,11 @@ from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import reference_lines, trained_by_jfb
 
 FIRST_STEPS = 5
-"""Steps dropped at the start of every attempt, but never more than half of what it did."""
+"""Steps that are not timed at the start of every attempt, but never more than half of the attempt's steps."""
 
 MIB = 2.0**-20
 PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#DDDDDD", "#882255", "#CC6677", "#AA4499")
-"""Paul Tol's muted scheme: told apart by colour-blind readers, and not the colours of the methods."""
+"""Paul Tol's muted scheme: color-blind readers can distinguish it, and it differs from the colors of the methods."""
 MARKERS = "osD^vPX*<>"
 
 
@@ -56,7 +56,7 @@ COLUMNS = (
 
 @cache
 def cost_frame(data: GridData) -> pd.DataFrame:
-    """One row a trained method that has a finished cell, in the grid's order."""
+    """One row per trained method with a finished cell, in the grid's order."""
     rows = [_row(data, cells) for _, cells in data.trained.groupby("method", sort=False)]
     frame = pd.DataFrame(rows)
     if len(frame):
@@ -65,7 +65,7 @@ def cost_frame(data: GridData) -> pd.DataFrame:
 
 
 def section(data: GridData) -> Section:
-    """Cost, against quality and by phase."""
+    """The cost of a gradient, against quality and by phase."""
     figures = drawn(lambda: cost_against_quality(data), lambda: phase_breakdown(cost_frame(data)))
     return Section("Cost of one gradient", cost_table(data), (), figures, "No trained method is finished.")
 
@@ -74,25 +74,27 @@ def cost_table(data: GridData) -> Table:
     """The cost table of a grid."""
     frame = cost_frame(data)
     notes = [
-        f"Times: median, mean, 90th percentile and maximum over training steps, without the first {FIRST_STEPS} steps "
-        f"of each attempt (half of them where it did less than {2 * FIRST_STEPS}) and those of the warm-up by jfb; "
-        "phases show median / p90 / max. A step counts its slowest rank from end to end; a phase is the mean over "
-        "ranks, and on each rank the phases add up to the step, waiting for slower ranks included. With a pool some "
-        "steps solve in full and most only continue: the median sees the latter, the mean counts both.",
-        "Step over jfb: mean step time over that of the same model and settings trained by jfb, the learning rate "
-        "apart. Images/s: global batch over the mean step time, which is all timed samples over all timed seconds. "
-        "Ratios are what to compare between machines.",
-        "Gradient alone, exposed gradient synchronisation, peak, saved bytes and GFLOP: from the probe, one gradient "
-        "on a fixed batch, worst rank; a ± b: median and interquartile range of its repeats. GFLOP counts one rank.",
-        "nfe and adjoint products: per picture in training, mean over the timed steps; nfe imbalance: busiest rank "
-        "over the mean of all ranks.",
+        "Times are the median, mean, 90th percentile and maximum over training steps, without the first "
+        f"{FIRST_STEPS} steps of each attempt (or half of its steps if it made fewer than {2 * FIRST_STEPS}) and "
+        "without the warm-up by jfb; phases show median / p90 / max. The time of a step is that of its slowest rank "
+        "from end to end. The time of a phase is the mean over ranks; on each rank the phases, which include waiting "
+        "for slower ranks, add up to the step. With a pool, some steps solve in full and most only continue: the "
+        "median shows the latter, and the mean counts both.",
+        "Step over jfb is the mean step time divided by that of the same model and settings trained by jfb, except "
+        "that the learning rate may differ. Images/s is the global batch divided by the mean step time, that is, all "
+        "timed samples over all timed seconds. Compare ratios, not times, between machines.",
+        "Gradient alone, exposed gradient synchronization, peak, saved bytes and GFLOP come from the probe, which "
+        "computes one gradient on a fixed batch; the worst rank counts. a ± b is the median and the interquartile "
+        "range of its repeats. GFLOP counts one rank.",
+        "nfe and adjoint products are per picture in training, averaged over the timed steps. nfe imbalance is the "
+        "busiest rank over the mean of all ranks.",
     ]
     caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("cost", "Cost of one gradient", frame, COLUMNS, caption, command, notes)
 
 
 def timed_steps(data: GridData, cells: pd.DataFrame) -> pd.DataFrame:
-    """The training steps of some cells that count for timing."""
+    """The training steps of these cells that count for timing."""
     steps = data.steps[data.steps["cell_id"].isin(cells["cell_id"])]
     steps = steps[steps["step"] > steps["cell_id"].map(cells.set_index("cell_id")["warm_up"])]
     done = steps.groupby(["cell_id", "attempt"])["attempt_step"].transform("max")
@@ -117,7 +119,7 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
 
 
 def _probed(probes: pd.DataFrame) -> dict[str, float]:
-    """Means over seeds."""
+    """The probe's measurements, averaged over seeds."""
     names = {
         "seconds": "gradient_seconds",
         "seconds_spread": "gradient_seconds_iqr",
@@ -137,7 +139,7 @@ def _ratio_to_jfb(frame: pd.DataFrame, row: dict[str, Any]) -> float:
 
 
 def cost_against_quality(data: GridData) -> Figure | None:
-    """What a gradient takes against what the trained method reaches."""
+    """The time of a training step against the PSNR that the trained method reaches."""
     accuracy, cost = accuracy_frame(data), cost_frame(data)
     if cost.empty or cost["seconds_total_mean"].isna().all():
         return None
@@ -161,12 +163,12 @@ def cost_against_quality(data: GridData) -> Figure | None:
     axes.set_xlim(left=0)
     sns.despine(canvas)
     canvas.legend(loc="outside right upper", frameon=False)
-    caption = "Up and to the left is better. Marker: model; colour: backprop method."
+    caption = "Up and to the left is better. Markers distinguish models, and colors backprop methods."
     return render("cost-quality", "Cost against quality", caption, canvas)
 
 
 def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
-    """Where the time of a training step goes."""
+    """How the time of a training step is divided among its phases."""
     if cost.empty or cost["seconds_total_mean"].isna().all():
         return None
     canvas = Canvas(figsize=(WIDTH, 1.2 + 0.36 * len(cost)), layout="constrained")
@@ -185,5 +187,5 @@ def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
     sns.despine(canvas, left=True)
     axes.tick_params(axis="y", length=0)
     canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
-    caption = "Means over ranks. Number: mean step time over that of the same model by jfb."
+    caption = "Means over ranks. The number is the mean step time relative to that of the same model trained by jfb."
     return render("phases", "Where a step's time goes", caption, canvas)

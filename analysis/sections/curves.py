@@ -1,4 +1,4 @@
-"""How training went: loss and validation PSNR against step."""
+"""The course of training: loss and validation PSNR against step."""
 
 from collections.abc import Iterable
 
@@ -12,12 +12,12 @@ from analysis.sections.comparisons import reference_lines
 
 
 def section(data: GridData) -> Section:
-    """Both curves."""
+    """The loss and validation curves."""
     return Section("Training", figures=drawn(lambda: loss_curves(data), lambda: validation_curves(data)))
 
 
 def loss_curves(data: GridData) -> Figure | None:
-    """Training loss against step, one facet a model."""
+    """Training loss against step, one facet per model."""
     steps = data.steps.merge(_trained(data), on="cell_id", suffixes=("", "_cell"))
     steps = steps[np.isfinite(steps["loss"].astype(float)) & (steps["loss"] > 0)] if len(steps) else steps
     if steps.empty:
@@ -41,13 +41,13 @@ def loss_curves(data: GridData) -> Figure | None:
 
 
 def loss_label(data: GridData, cell_ids: Iterable[str]) -> str:
-    """What the steps of some trained cells record; without its kind where they were trained on several."""
+    """The label of a loss axis; it names the kind of loss if all cells were trained on the same one."""
     kinds = {data.configs[cell_id]["loss"].upper() for cell_id in cell_ids}
     return f"Training loss ({kinds.pop()})" if len(kinds) == 1 else "Training loss"
 
 
 def validation_curves(data: GridData) -> Figure | None:
-    """PSNR on validation pictures against step, one facet a model."""
+    """PSNR on validation pictures against step, one facet per model."""
     scores = data.evaluations[data.evaluations["split"] == "validation"]
     scores = scores.groupby(["cell_id", "step"], sort=False)["psnr"].mean().reset_index()
     scores = scores.merge(_trained(data), on="cell_id", suffixes=("", "_cell"))
@@ -64,12 +64,12 @@ def validation_curves(data: GridData) -> Figure | None:
         reference_lines(axes, data, "validation", scores["protocol"])
         axes.set(title=model)
     finish(canvas, axes_of, "Training step", "Validation PSNR (dB)")
-    caption = "Mean standard PSNR on validation pictures; step 0 is the pretrained denoiser plugged in."
+    caption = "Mean standard PSNR on validation pictures. Step 0 is the model with the pretrained denoiser plugged in."
     return render("validation", "PSNR during training", caption + _unfinished(data), canvas)
 
 
 def _trained(data: GridData) -> pd.DataFrame:
-    """The trained cells, finished or not, without what their steps also have."""
+    """The training cells, finished or not, with only the columns that identify their methods."""
     cells = data.cells[data.cells["kind"] == "train"]
     return cells[["cell_id", "model", "variant", "state", "protocol"]].reset_index(drop=True)
 

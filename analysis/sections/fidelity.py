@@ -1,4 +1,4 @@
-"""How good each backprop method's gradient is, and how contractive the maps are at which it is taken."""
+"""The accuracy of each backprop method's gradient, and how contractive the maps are at which it is computed."""
 
 import math
 from functools import cache
@@ -25,8 +25,8 @@ GRADIENT_COLUMNS = (
     Column("products", "Products", "d", rank=4),
     Column("status", "Reference"),
     Column("pictures", "Pictures"),
-    Column("forward_residual", "Its forward residual", ".1e"),
-    Column("adjoint_residual", "Its adjoint residual", ".1e"),
+    Column("forward_residual", "Reference's forward residual", ".1e"),
+    Column("adjoint_residual", "Reference's adjoint residual", ".1e"),
 )
 CONTRACTION_COLUMNS = (
     Column("label", "Method", rank=1),
@@ -41,6 +41,7 @@ CONTRACTION_COLUMNS = (
     Column("psnr_2k", "at 2 K", ".2f", rank=5),
     Column("psnr_10k", "at 10 K", ".2f", rank=4),
     Column("drift", "10 K over K, dB", "+.2f", rank=3),
+    Column("psnr_moved", "Score moves by, dB", "+.3f", rank=4),
     Column("residual_k", "Residual at K", ".1e"),
     Column("residual_10k", "at 10 K", ".1e"),
 )
@@ -48,7 +49,7 @@ CONTRACTION_COLUMNS = (
 
 @cache
 def gradient_frame(data: GridData) -> pd.DataFrame:
-    """One row a trained method, measured step and compared gradient, seeds averaged."""
+    """One row per trained method, measured step and compared gradient, averaged over seeds."""
     rows = []
     for (method, step), found in _with_method(data, data.fidelities).groupby(["method", "step"], sort=False):
         first = {name: found[name].iloc[0] for name in ("label", "model", "step", "method")}
@@ -71,7 +72,7 @@ _GRADIENT_NUMBERS = ("cosine", "relative_error", "norm_ratio", "evaluations", "p
 
 @cache
 def contraction_frame(data: GridData) -> pd.DataFrame:
-    """One row a trained method that has been measured after its training: the worst picture and seed."""
+    """One row per trained method that was measured after its training, for its worst picture and seed."""
     measured = _with_method(data, data.contractions)
     final = measured[measured["psnr_at"].map(bool)] if len(measured) else measured
     rows = []
@@ -87,7 +88,7 @@ def contraction_section(data: GridData) -> Section:
 
 
 def gradient_section(data: GridData) -> Section:
-    """How good each gradient is, and what it takes."""
+    """The error of each gradient, and its cost."""
     nothing = "Not measured: no finished cell has the field fidelity."
     figures = drawn(
         lambda: fidelity_against_cost(gradient_frame(data)),
@@ -100,14 +101,15 @@ def gradient_table(data: GridData) -> Table:
     """The table of gradients."""
     frame = gradient_frame(data)
     notes = [
-        "Against the exact gradient on a fixed batch of validation pictures, computed in float64 with forward and "
-        "adjoint residuals of at most 1e-10: Anderson, then Newton steps, then GMRES. A picture for which one of the two "
-        "solves does not get there is left out. Where all are, there is no reference and no number.",
-        "Methods have their default parameters and are given the exact fixed point; unrolled and shine find their own: "
-        "unrolled's is the exact gradient of another loss, that of K plain steps. "
-        "implicit-tight solves its adjoint equation to 1e-8; as trained: the cell's own method, parameters and forward "
-        "solve from the initial state. A random method is one draw.",
-        "Evaluations: forward passes through T. Products: backward passes, the one to the parameters included.",
+        "Gradients are compared with the exact one on a fixed batch of validation pictures. The exact gradient is "
+        "computed in float64 with forward and adjoint residuals of at most 1e-10: Anderson, then Newton steps, then "
+        "GMRES. A picture is left out if one of its two solves does not get there. If all are left out, there is no "
+        "reference, and the table shows no numbers.",
+        "Methods have their default parameters and start at the exact fixed point, except that unrolled and shine find "
+        "their own; unrolled computes the exact gradient of another loss, that of K plain steps. implicit-tight solves "
+        "its adjoint equation to 1e-8. as trained is the cell's own method with its parameters and its forward solve "
+        "from the initial state. For random methods, the table shows a single draw.",
+        "Evaluations are forward passes through T. Products are backward passes, including the one to the parameters.",
     ]
     caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("fidelity", "Gradient fidelity", frame, GRADIENT_COLUMNS, caption, command, notes, best_within="group")
@@ -117,26 +119,27 @@ def contraction_table(data: GridData) -> Table:
     """The table of contraction."""
     frame = contraction_frame(data)
     notes = [
-        "J: Jacobian of the map, damping included, where the solve of a validation picture ends; the picture of the "
-        "largest spectral radius counts, and the worst seed. Estimates by Arnoldi's method: the norm from below; the "
-        "dominant eigenvalue is known as well as its residual |J^T v - mu v| / |mu| says.",
-        "A map converges near its fixed point where the spectral radius is below 1; the theory of jfb asks for |J| "
-        "below 1. An eigenvalue next to -1 is an oscillation, which damping cures.",
-        "PSNR at K: of the state iterated without acceleration, K being the most evaluations of a reconstruction in "
-        "training. A model that is worse at 10 K is an unrolled network stopped early, not a fixed point.",
+        "J is the Jacobian of the map, including damping, at the end of the solve of a validation picture; the table "
+        "shows the picture with the largest spectral radius among all seeds. Estimates are by Arnoldi's method. The "
+        "norm is a lower bound; the dominant eigenvalue is as accurate as its residual |J^T v - mu v| / |mu|.",
+        "A map converges near its fixed point if the spectral radius is below 1; the theory of jfb requires |J| below "
+        "1. An eigenvalue close to -1 is an oscillation, which damping removes.",
+        "PSNR at K is that of the state after K plain iterations, without acceleration, where K is the maximum number "
+        "of evaluations per reconstruction in training. A model that is worse at 10 K is an unrolled network that was "
+        "stopped early, not a fixed point.",
     ]
     caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("contraction", "Contraction", frame, CONTRACTION_COLUMNS, caption, command, notes)
 
 
 def _with_method(data: GridData, rows: pd.DataFrame) -> pd.DataFrame:
-    """What finished cells measured, with the names of their methods, in the grid's order."""
+    """The measurements of finished cells, with the names of their methods, in the grid's order."""
     cells = data.trained[["cell_id", "method", "label", "model"]].reset_index(drop=True)
     return cells.merge(rows, on="cell_id")
 
 
 def _contraction(seeds: pd.DataFrame) -> dict[str, Any]:
-    """One row: lists are one entry a picture, and the one that converges worst is shown."""
+    """One row of the table: lists have one entry per picture, and the picture that converges worst is shown."""
     pictures = seeds.explode(list(_LISTS), ignore_index=True)
     worst = pictures.iloc[int(pictures["spectral_radius"].astype(float).argmax())]
     k, two, ten = sorted(seeds["psnr_at"].iloc[0])
@@ -150,9 +153,15 @@ def _contraction(seeds: pd.DataFrame) -> dict[str, Any]:
         "psnr_2k": psnr[two],
         "psnr_10k": psnr[ten],
         "drift": psnr[ten] - psnr[k],
+        "psnr_moved": _furthest(seeds["psnr_moved"]),
         "residual_k": _worst(residual[[k]]),
         "residual_10k": _worst(residual[[ten]]),
     }
+
+
+def _furthest(lists: "pd.Series[Any]") -> float:
+    """The number farthest from zero in any of the lists; nan if all are empty."""
+    return max((number for numbers in lists for number in numbers), key=abs, default=math.nan)
 
 
 _LISTS = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
@@ -169,7 +178,7 @@ def _worst(values: "pd.Series[Any]") -> float:
 
 
 def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
-    """What each gradient is off by against the passes through T that it takes, one facet a model."""
+    """The error of each gradient against the passes through T that it takes, one facet per model."""
     drawn = gradients[gradients["relative_error"].notna()] if len(gradients) else gradients
     if drawn.empty:
         return None
@@ -179,14 +188,14 @@ def fidelity_against_cost(gradients: pd.DataFrame) -> Figure | None:
         log_ticks(axes.xaxis)
     finish(canvas, axes_of, "Passes through T, forward and back", "Relative error")
     caption = (
-        "Each method's gradient against the exact one, down and to the left being better; hollow: before training. "
-        "Passes do not include the solve for the fixed point where the method is given it."
+        "Error of each method's gradient against the exact one; down and to the left is better. Hollow points were "
+        "measured before training. Passes do not include the solve for the fixed point if the method starts from it."
     )
     return render("fidelity-cost", "Gradient fidelity against cost", caption, canvas)
 
 
 def fidelity_against_eigenvalue(pictures: pd.DataFrame) -> Figure | None:
-    """What each picture's gradient is off by against the dominant eigenvalue at its fixed point, one facet a model."""
+    """The error of each picture's gradient against the dominant eigenvalue at its fixed point, one facet per model."""
     drawn = pictures[pictures["relative_error"].notna() & pictures["dominant_eigenvalue"].notna()]
     if drawn.empty:
         return None
@@ -195,14 +204,15 @@ def fidelity_against_eigenvalue(pictures: pd.DataFrame) -> Figure | None:
         axes.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     finish(canvas, axes_of, "Dominant eigenvalue of the map at the fixed point", "Relative error")
     caption = (
-        "The gradient of one picture's loss against the exact one, a point a picture; hollow: before training. "
-        "Right of the line the fixed point repels: no truncated series converges there, however long."
+        "Error of the gradient of each picture's loss against the exact one, one point per picture. Hollow points were "
+        "measured before training. To the right of the line the fixed point repels, and no series converges there, "
+        "however many terms it has."
     )
     return render("fidelity-eigenvalue", "Gradient fidelity against the dominant eigenvalue", caption, canvas)
 
 
 def _errors(drawn: pd.DataFrame, markersize: float) -> tuple[Canvas, dict[str, Axes]]:
-    """Relative errors against the column x, one facet a model, one colour a gradient; hollow before training."""
+    """Relative errors against the column x, one facet per model and one color per gradient; hollow before training."""
     canvas, axes_of = facets(list(drawn["model"].unique()))
     colour_of = colours(drawn["gradient"])
     for (model, gradient, start), rows in drawn.groupby(["model", "gradient", drawn["step"] == 0], sort=False):

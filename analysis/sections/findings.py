@@ -1,4 +1,4 @@
-"""What a grid's numbers say, in sentences. Every sentence is computed and can also say no."""
+"""States in sentences what a grid's numbers show. Every sentence is computed, and can also be negative."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Mark = Literal["yes", "no", "mixed", "note", "warning"]
 
 TWINS = ((("de-grad", "de-hqs"), "weight of de-grad = 1 / penalty of de-hqs"),
          (("de-prox", "de-admm"), "step size of de-prox = penalty of de-admm"))  # fmt: skip
-"""Maps that have the same fixed points, and when; what does not move them differs."""
+"""Pairs of maps that have the same fixed points, and under which condition; they differ in how they reach them."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Finding:
     mark: Mark
     text: str
     detail: str = ""
-    """The figures behind it."""
+    """The numbers behind the sentence."""
 
 
 HELD = 0.1
-"""Decibels that a trained map may lose between its training depth and ten times that, and still hold."""
+"""Decibels that a trained map may lose at ten times its training depth and still count as keeping its PSNR."""
 
 
 def findings(data: GridData) -> list[Finding]:
-    """All that can be said."""
+    """All findings about a grid."""
     accuracy, cost = accuracy_frame(data), cost_frame(data)
     contraction, gradients = contraction_frame(data), gradient_frame(data)
     found = [_completeness(data)]
@@ -60,10 +60,10 @@ def _completeness(data: GridData) -> Finding:
 
 
 def _against(trained: pd.DataFrame, column: str, claim: str) -> Iterator[Finding]:
-    """How many trained methods differ, by more than their uncertainty, in the claimed direction."""
+    """How many trained methods are better in a comparison, as the claim says."""
     compared = trained[trained[column].notna()] if column in trained else trained[:0]
     if compared.empty:
-        yield Finding("note", f"Which trained methods {claim} cannot be said: nothing finished to compare.")
+        yield Finding("note", f"It is unknown which trained methods {claim}: nothing to compare is finished.")
         return
     groups: dict[str, list[str]] = {"better": [], "worse": [], "equivalent": [], "undecided": []}
     for row in compared.to_dict("records"):
@@ -76,12 +76,12 @@ def _against(trained: pd.DataFrame, column: str, claim: str) -> Iterator[Finding
 
 
 def _best_jfb(trained: pd.DataFrame) -> Finding:
-    """Chosen on validation pictures, so that the comparison on test pictures is not flattered by the choice."""
+    """The best jfb method against total variation; chosen on validation pictures, to not bias the test comparison."""
     jfb = trained[trained["backprop"] == "jfb"] if len(trained) else trained
     jfb = jfb[jfb["over_tv"].notna()] if "over_tv" in jfb else jfb[:0]
     if jfb.empty:
         return Finding(
-            "note", "Whether the best jfb beats total variation cannot be said: one of them is not finished."
+            "note", "It is unknown whether the best jfb method beats total variation: one of them is not finished."
         )
     best = jfb.sort_values("validation_psnr").to_dict("records")[-1]
     mark, verdict = _VERDICTS[best["over_tv_verdict"]]
@@ -116,7 +116,7 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
 
 
 def _twins(data: GridData) -> Iterator[Finding]:
-    """Pairs of maps that describe the same fixed points: what they differ by is training and convergence."""
+    """Compare pairs of maps that have the same fixed points, so that only training and convergence differ."""
     for (first, second), condition in TWINS:
         parts = []
         for _, cells in data.trained.groupby("twin", sort=False):
@@ -125,12 +125,12 @@ def _twins(data: GridData) -> Iterator[Finding]:
                 found = compare(data, ours, theirs)
                 parts += [f"{describe(found)} by {cells.iloc[0]['variant']}"] if found else []
         if parts:
-            text = f"{first} and {second} have the same fixed points where {condition}."
+            text = f"{first} and {second} have the same fixed points if {condition}."
             yield Finding("note", text, f"{first} over {second} as trained here: {', '.join(parts)}.")
 
 
 def _solves(trained: pd.DataFrame) -> Iterator[Finding]:
-    """Whether the scores belong to fixed points at all."""
+    """Whether the scores belong to fixed points, that is, whether the test solves converged."""
     if trained.empty:
         return
     rows = trained.to_dict("records")
@@ -143,14 +143,14 @@ def _solves(trained: pd.DataFrame) -> Iterator[Finding]:
     loose = [f"{row['label']}: {row['unconverged']:.0f} of {row['pictures'] * row['seed_count']}" for row in judged
              if row["unconverged"]]  # fmt: skip
     if loose:
-        text = "Some test solves end above the solver's tolerance, so that what is scored is not quite a fixed point."
+        text = "Some test solves end above the solver's tolerance, so their scores are not quite those of fixed points."
         yield Finding("warning", text, f"{', '.join(loose)}.")
     elif judged:
         yield Finding("yes", "Every test solve of every trained method reaches the solver's tolerance.")
 
 
 def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
-    """Whether what was trained are fixed points that plain iteration finds and keeps."""
+    """Whether the trained models have fixed points that plain iteration finds and does not leave."""
     rows = contraction.to_dict("records")
     if not rows:
         return
@@ -177,7 +177,7 @@ def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _side_of_one(row: dict[Any, Any]) -> Verdict:
-    """Where the spectral radius lies, as far as the residual of its eigenvalue, which is relative, lets it be told."""
+    """On which side of 1 the spectral radius is, given the relative residual of its eigenvalue."""
     radius, residual = row["spectral_radius"], row["eigenvalue_residual"]
     if radius * (1 + residual) < 1:
         return "below"
@@ -185,7 +185,7 @@ def _side_of_one(row: dict[Any, Any]) -> Verdict:
 
 
 def _gradients(gradients: pd.DataFrame) -> Iterator[Finding]:
-    """What each method's gradient is off by, where there is an exact one to tell."""
+    """The error of each method's gradient, if there is an exact one to compare with."""
     if gradients.empty:
         return
     compared = gradients[gradients["gradient"].notna()]
@@ -216,7 +216,7 @@ def _skipped_steps(data: GridData) -> Iterator[Finding]:
 
 
 def _denoisers(data: GridData) -> Iterator[Finding]:
-    """Whether pretraining did anything: all trained methods start from it."""
+    """Whether pretraining improved the denoisers, from which all trained methods start."""
     changes: dict[str, float] = {}
     parts = []
     for cell_id in data.finished[data.finished["kind"] == "pretrain"]["cell_id"]:
@@ -259,15 +259,15 @@ def _code(data: GridData) -> Iterator[Finding]:
     if len(found) > 1:
         yield Finding("warning", f"The finished cells come from {len(found)} versions of the code: {', '.join(found)}.")
     elif data.finished["dirty"].any():
-        yield Finding("warning", f"All finished cells come from {found[0]}: changed files that no commit holds.")
+        yield Finding("warning", f"All finished cells come from {found[0]}, with changes that no commit contains.")
     elif found == ["unknown"]:
-        yield Finding("warning", "The finished cells do not know which commit they come from.")
+        yield Finding("warning", "It is unknown which commit the finished cells come from.")
     else:
         yield Finding("yes", f"All finished cells come from one clean commit, {found[0]}.")
 
 
 def _devices(data: GridData) -> Iterator[Finding]:
-    """Noise is drawn on the device, so a comparison across kinds of devices is not paired in its noise."""
+    """Warn about several kinds of devices: noise is drawn on the device, so it differs between kinds."""
     kinds = sorted({str(device).partition(":")[0] for device in data.finished["device"]})
     if len(kinds) > 1:
         text = f"Finished cells ran on {' and '.join(kinds)}, which draw different noise on the same picture."

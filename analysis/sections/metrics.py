@@ -1,11 +1,11 @@
-"""The columns of every metric that the cells of a grid were scored by."""
+"""Table columns for the metrics that the cells of a grid were scored by."""
 
 from analysis.reading.load import GridData
 from analysis.rendering.tables import Column
 
 
 def metric_columns(data: GridData, beside: str = "") -> tuple[Column, ...]:
-    """One column per metric, in the order of the catalog; `beside` is the suffix of what stands behind a ±."""
+    """One column per metric, in the order of the catalog; `beside` is the key suffix of the number after a ±."""
     return tuple(
         Column(
             metric.key,
@@ -20,4 +20,4 @@ def metric_columns(data: GridData, beside: str = "") -> tuple[Column, ...]:
 
 
 RANKS = {"psnr": 1, "ssim": 2}
-"""Those that a terminal shows first."""
+"""Ranks of the metrics that a terminal shows."""

@@ -1,4 +1,4 @@
-"""The paper's own two exhibits, from whatever pictures a grid has: Figure 1, the loss of DE-GRAD, and Table 1."""
+"""The two exhibits of the paper, drawn from a grid's own pictures: Figure 1, the loss of DE-GRAD, and Table 1."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ PICTURES = 4
 
 
 def section(data: GridData) -> Section:
-    """The paper's two exhibits, and test pictures by each method."""
+    """The two exhibits of the paper, and test pictures reconstructed by each method."""
     return Section("Reconstructions", figures=drawn_all(lambda: [*paper_figures(data), *comparisons(data)]))
 
 
 def paper_figures(data: GridData) -> list[Figure]:
-    """What can be drawn of them: both show DE-GRAD trained by JFB, the cell that is best on validation pictures."""
+    """The exhibits that can be drawn; both show DE-GRAD trained by JFB, in its best cell on validation pictures."""
     if data.finished.empty:
         return []
     best = best_cells(data)
@@ -35,7 +35,7 @@ def paper_figures(data: GridData) -> list[Figure]:
 
 
 def _figure_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
-    """Training loss against steps times the batch: with a pool a sample counts each time that it is visited."""
+    """Training loss against steps times batch size; with a pool, a sample counts each time it is visited."""
     steps = data.steps[data.steps["cell_id"] == cell["cell_id"]]
     losses = pd.Series(steps["loss"].to_numpy(dtype=float), index=steps["step"] * cell["global_batch_size"])
     losses = losses[np.isfinite(losses)]
@@ -56,7 +56,7 @@ def _figure_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
 
 
 def _table_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
-    """A column a picture, a row a method, as the paper has it."""
+    """One column per picture and one row per method, as in the paper."""
     same = data.finished[data.finished["protocol"] == cell["protocol"]].to_dict("records")
     found = {row["baseline"]: row for row in same if row["baseline"] in ROWS}
     methods = {title: column(data, found[name]) for name, title in ROWS.items() if name in found}
@@ -65,7 +65,7 @@ def _table_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
     indices = sorted(set.intersection(*(set(row.files) for row in rows.values())))[:PICTURES]
     if not indices:
         return None
-    # The mosaic has a column for each of its columns: here pictures, each with a file for every method.
+    # `mosaic` draws one column per Column. Here a column is a picture, and its files are those of the methods.
     turned = [Column("", {k: row.files[index] for k, row in enumerate(rows.values())}, {}) for index in indices]
     size = pixels(turned[0].files[0]).shape[0]
     image, pitch, width = mosaic(turned, list(range(len(rows))), size)
@@ -82,7 +82,7 @@ def _table_1(data: GridData, cell: dict[Any, Any]) -> Figure | None:
                 below = (place * pitch + width) / width
                 axes.text(across + 0.5, below, f"{row.psnr[index]:.2f}", ha="center", va="top", fontsize=7.5)
     caption = (
-        f"Test pictures {', '.join(map(str, indices))}, under each its standard PSNR in dB. jfb: {cell['label']}, "
+        f"Test pictures {', '.join(map(str, indices))}, with standard PSNR in dB below each. jfb is {cell['label']}, "
         f"seed {cell['seed']}."
     )
     return render("table-1", "The paper's Table 1: the same pictures by each method", caption, canvas)

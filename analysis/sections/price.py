@@ -1,4 +1,4 @@
-"""What a grid was expected to cost when it was launched, against what it used."""
+"""The rank-hours that a grid was expected to need when it was launched, against those that it used."""
 
 import math
 from typing import Any
@@ -15,16 +15,16 @@ COLUMNS = (
     Column("cells", "Cells", "d", rank=5),
     Column("estimated", "Estimated, rank-h", ".3g", rank=2),
     Column("used", "Used, rank-h", ".3g", rank=3),
-    Column("ratio", "Used over estimate", ".2f", rank=4),
+    Column("ratio", "Used / estimated", ".2f", rank=4),
     Column("unestimated_cells", "Cells without estimate", "d", rank=6),
-    Column("unestimated_used", "Used by these, rank-h", ".3g", rank=7),
+    Column("unestimated_used", "Used by those, rank-h", ".3g", rank=7),
 )
 NAMED = 10
-"""Most cells without estimate that a note names."""
+"""Maximum number of cells without an estimate that a note names."""
 
 
 def price_frame(data: GridData) -> pd.DataFrame:
-    """One row a method, in the grid's order, and one for all; empty where no finished cell had an estimate."""
+    """One row per method, in the grid's order, and one for all; empty if no finished cell had an estimate."""
     cells = _priced(data)
     if not cells["estimate"].notna().any():
         return pd.DataFrame()
@@ -33,7 +33,7 @@ def price_frame(data: GridData) -> pd.DataFrame:
 
 
 def section(data: GridData) -> Section:
-    """Plan against use."""
+    """Estimated against used rank-hours."""
     return Section("Estimated and used rank-hours", price_table(data))
 
 
@@ -41,14 +41,15 @@ def price_table(data: GridData) -> Table:
     """The table of estimates."""
     frame = price_frame(data)
     notes = [
-        "Finished cells. Rank-hours: ranks times wall time of all attempts, GPU-hours where each rank has a GPU. The "
-        "estimate is the first that was made, before the cell ran, from finished cells of its shape.",
+        "Only finished cells count. Rank-hours are ranks times the wall time of all attempts, which is GPU-hours if "
+        "each rank has a GPU. The estimate is the first one, made before the cell ran, from finished cells of its "
+        "shape.",
     ]
     without = list(data.finished["cell_id"][_priced(data)["estimate"].isna()])
     if without:
         more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
         notes.append(
-            "Without estimate, for they were finished before this grid was launched or none of their shape was: "
+            "Cells without an estimate had finished before this grid was launched, or no cell of their shape had: "
             f"{', '.join(without[:NAMED])}{more}."
         )
     caption, command = context.caption(data, data.finished), context.command(data.declared)
@@ -56,7 +57,7 @@ def price_table(data: GridData) -> Table:
 
 
 def _priced(data: GridData) -> pd.DataFrame:
-    """The finished cells with their hours, estimated and used."""
+    """The finished cells with their estimated and used rank-hours."""
     ranks = data.finished["world_size"].astype(float)
     estimate = data.finished["cell_id"].map(dict(data.estimates)).astype(float)
     used = data.finished["spent"].astype(float)

@@ -1,4 +1,4 @@
-"""How training scales with the number of ranks, strong (same global batch) and weak (same batch of each rank)."""
+"""How training scales with the number of ranks: strong (same global batch) and weak (same batch per rank)."""
 
 import math
 import re
@@ -31,7 +31,7 @@ COLUMNS = (
 
 @cache
 def scaling_frame(data: GridData) -> pd.DataFrame:
-    """One row for each number of ranks of each study: cells that differ in it, and in a weak study in the batch."""
+    """One row per study and number of ranks; a study's cells differ only in that number and, if weak, in the batch."""
     rows = []
     for mode in ("strong", "weak"):
         studies: dict[str, list[dict[str, Any]]] = {}
@@ -44,28 +44,30 @@ def scaling_frame(data: GridData) -> pd.DataFrame:
 
 
 def section(data: GridData) -> Section:
-    """Speedup and efficiency, where world_size is an axis."""
+    """Speedup and efficiency, for grids that have world_size as an axis."""
     figures = drawn(lambda: speedup_against_ranks(scaling_frame(data)))
     return Section("Scaling with the number of ranks", scaling_table(data), (), figures)
 
 
 def scaling_table(data: GridData) -> Table:
-    """The scaling table of a grid; it has rows where world_size is an axis."""
+    """The scaling table of a grid, which has rows if world_size is an axis."""
     frame = scaling_frame(data)
     notes = [
-        "Strong: the global batch stays, each rank gets less of it. Weak: the batch of one rank stays, and the global "
-        "batch grows. Speedup: images/s over those of the fewest ranks; parallel efficiency: speedup by that of ranks.",
-        "Images/s: global batch over the mean of the steps timed as in the table of costs, which is all their samples "
-        "over all their seconds; a step counts its slowest rank. Exposed sync: backward time under synchronisation "
-        "less that without it, from the probe. nfe imbalance: evaluations run by the busiest rank over the mean of "
-        "all, which limits the speedup where ranks wait for each other.",
+        "Under strong scaling the global batch is constant, and each rank gets a smaller part of it. Under weak "
+        "scaling the batch per rank is constant, and the global batch grows. Speedup is images/s relative to the "
+        "fewest ranks. Parallel efficiency is the speedup divided by the increase in ranks.",
+        "Images/s is the global batch divided by the mean time of the steps that the table of costs counts, that is, "
+        "all their samples over all their seconds; the time of a step is that of its slowest rank. Exposed sync is the "
+        "backward time with synchronization minus that without, from the probe. nfe imbalance is the number of "
+        "evaluations of the busiest rank over the mean of all ranks; it limits the speedup, as ranks wait for each "
+        "other.",
     ]
     caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("scaling", "Scaling with the number of ranks", frame, COLUMNS, caption, command, notes)
 
 
 def _study(data: GridData, cells: pd.DataFrame, mode: str) -> str:
-    """Equal for the methods of one study."""
+    """A key that is equal for the methods of one study."""
     config = data.configs[cells["cell_id"].iloc[0]]
     same = methods.key(config, without=("seed", "world_size", "global_batch_size"))
     batch = config["global_batch_size"]
@@ -94,7 +96,7 @@ def _row(data: GridData, cells: pd.DataFrame, mode: str) -> dict[str, Any]:
 
 
 def _against_fewest(study: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Speedup and efficiency over the row of the fewest ranks."""
+    """Add speedup and efficiency relative to the row with the fewest ranks."""
     fewest = study[0]
     for row in study:
         row["speedup"] = row["throughput"] / fewest["throughput"]
@@ -103,7 +105,7 @@ def _against_fewest(study: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def speedup_against_ranks(scaling: pd.DataFrame) -> Figure | None:
-    """Speedup against the number of ranks, beside the ideal, one facet a kind of study."""
+    """Measured and ideal speedup against the number of ranks, one facet for strong and one for weak scaling."""
     if scaling.empty:
         return None
     canvas, axes_of = facets(list(scaling["mode"].unique()))
@@ -116,5 +118,5 @@ def speedup_against_ranks(scaling: pd.DataFrame) -> Figure | None:
             axes.plot(study["world_size"], study["speedup"], "o-", color=colour_of[str(label)], label=str(label))
         axes.set(title=mode, xticks=ranks)
     finish(canvas, axes_of, "Ranks", "Speedup")
-    caption = "Images per second over those of the fewest ranks; strong: same global batch, weak: same batch a rank."
+    caption = "Images per second relative to the fewest ranks; strong: same global batch, weak: same batch per rank."
     return render("scaling", "Scaling with the number of ranks", caption, canvas)

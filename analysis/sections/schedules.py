@@ -1,4 +1,4 @@
-"""What the learning-rate schedule changes: one row a model and backprop method, one column a schedule (section 8)."""
+"""The effect of the learning-rate schedule: one row per model and settings, one column per schedule (section 8)."""
 
 from functools import cache
 from typing import Any
@@ -14,9 +14,9 @@ from analysis.sections.accuracy import accuracy_frame
 
 @cache
 def schedule_frame(data: GridData) -> pd.DataFrame:
-    """One row for each model and settings that were trained by more than one schedule.
+    """One row for each model and settings that were trained with more than one schedule.
 
-    Of several versions of one schedule the one that is best on validation pictures counts.
+    If a schedule was used with several parameters, the version that is best on validation pictures counts.
     """
     accuracy = accuracy_frame(data)
     trained = accuracy[accuracy["group"] == "train"] if len(accuracy) else accuracy
@@ -33,7 +33,7 @@ def schedule_frame(data: GridData) -> pd.DataFrame:
 
 
 def section(data: GridData) -> Section:
-    """What the schedule changes, where there are several."""
+    """The effect of the schedule, for grids that have several."""
     return Section("Learning-rate schedules", schedule_table(data))
 
 
@@ -48,15 +48,16 @@ def schedule_table(data: GridData) -> Table:
         Column("seed_count", "Seeds", "d", rank=4),
     )
     notes = [
-        "a ± b: mean over seeds and standard deviation over seeds. Seeds: of the schedule that has the fewest. Of "
-        "several versions of a schedule the one that is best on validation pictures counts.",
+        "a ± b is the mean and the standard deviation over seeds. Seeds is the number for the schedule with the "
+        "fewest. If a schedule was used with several parameters, the version that is best on validation pictures "
+        "counts.",
     ]
     caption, command = context.caption(data, data.trained), context.command(data.declared)
     return Table("schedules", "Learning-rate schedules", frame, columns, caption, command, notes)
 
 
 def _row(schedules: pd.DataFrame, settings: set[str]) -> dict[str, Any]:
-    """One model and settings; its name is that of the first, less what the schedule has in it."""
+    """One model and settings; its name is that of the first schedule, without the words about the schedule."""
     first = schedules.iloc[0]
     words = [word for word in first["label"].split() if word.partition("=")[0] not in {first["schedule"], *settings}]
     row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What the searches of tuned baselines saw."""
+"""The searches by which baselines were tuned."""
 
 import seaborn as sns
 
@@ -13,11 +13,11 @@ def section(data: GridData) -> Section:
 
 
 def search_curves(data: GridData) -> Figure | None:
-    """What each baseline's search saw."""
+    """Validation PSNR against the candidates of each baseline's search."""
     if data.searches.empty:
         return None
     labels = {str(cell_id): str(label) for cell_id, label in data.cells["label"].items()}
-    # A facet for each search; methods that plug in one of several denoisers have several searches of one name.
+    # One facet per label and parameter. The seeds of a method share its label, so only the last seed's search is drawn.
     searches = {
         f"{labels[str(cell_id)]}, {parameter}": rows
         for (cell_id, parameter), rows in data.searches.groupby(["cell_id", "parameter"], sort=False)
@@ -31,5 +31,5 @@ def search_curves(data: GridData) -> Figure | None:
         axes.set(title=label, xscale="log")
         log_ticks(axes.xaxis)
     finish(canvas, axes_of, "", "Validation PSNR (dB)")
-    caption = "Mean PSNR on the validation pictures that each search looks at; the chosen value is marked."
+    caption = "Mean PSNR on the validation pictures that each search uses; the chosen value is marked."
     return render("searches", "Searches of the tuned baselines", caption, canvas)

@@ -89,7 +89,7 @@ class Pool(Frozen):
     refresh_every: PositiveInt = 12
     """Number of visits to a batch before new samples replace it."""
     adjoint: bool = True
-    """Keep the adjoint solution with each state: `implicit` continues from it, except with `gmres` and `cg-normal`."""
+    """Keep the adjoint solution with each state, so that `implicit` continues from it."""
 
 
 class Evaluation(Frozen):

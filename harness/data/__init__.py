@@ -1,6 +1,6 @@
-"""Pictures on disk to batches on the device: sources, decoded data sets, and batches with their noise.
+"""From pictures on disk to batches on the device: sources, decoded data sets, and batches with their noise.
 
-Imports config and records.
+This room imports config and records.
 """
 
 from harness.data.batches import Batch, Loader, Sample

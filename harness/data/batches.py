@@ -10,12 +10,12 @@ from harness.data.dataset import Dataset
 from harness.data.sources import Pixels
 
 HELD_OUT_EPOCH = 2**32 - 1
-"""Stands for the epoch in the noise of held-out pictures."""
+"""Takes the place of the epoch in the noise of held-out pictures."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and the epoch whose noise it gets."""
+    """A picture and the epoch that determines its noise."""
 
     index: int
     epoch: int = HELD_OUT_EPOCH
@@ -41,7 +41,7 @@ class Loader:
     device: torch.device
     dtype: torch.dtype
     crop: int | None = None
-    """Size of the crops that are trained on; None for whole pictures."""
+    """Height and width of the crops to train on; None for whole pictures."""
 
     def held_out_batch(self, indices: list[int]) -> Batch:
         """Validation or test pictures with the noise that belongs to each."""
@@ -49,15 +49,15 @@ class Loader:
         return self._batch(self.dataset.pixels[indices], samples, seed=0)
 
     def batch(self, samples: list[Sample], seed: int) -> Batch:
-        """The pictures of `samples`, or a crop of each, at the place and with the noise of (seed, epoch, index)."""
+        """The pictures of `samples`, or crops of them; (seed, epoch, index) determines each crop and noise."""
         pixels = [self._cropped(self.dataset.pixels[sample.index], sample, seed) for sample in samples]
         return self._batch(np.stack(pixels), samples, seed)
 
     def _cropped(self, pixels: Pixels, sample: Sample, seed: int) -> Pixels:
         if self.crop is None:
             return pixels
-        place = np.random.default_rng([seed, sample.epoch, sample.index])
-        top, left = (int(place.integers(length - self.crop + 1)) for length in pixels.shape[:2])
+        rng = np.random.default_rng([seed, sample.epoch, sample.index])
+        top, left = (int(rng.integers(length - self.crop + 1)) for length in pixels.shape[:2])
         return pixels[top : top + self.crop, left : left + self.crop]
 
     def _batch(self, chosen: Pixels, samples: list[Sample], seed: int) -> Batch:
@@ -67,20 +67,20 @@ class Loader:
         return Batch(indices, images, torch.stack(noise).to(self.dtype))
 
     def _noise(self, shape: torch.Size, seed: int, epoch: int, index: int) -> Tensor:
-        """Drawn in float32 whatever the dtype, so that both precisions see the same noise."""
+        """Noise drawn in float32 whatever the dtype, so that every precision sees the same noise."""
         state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
         generator = torch.Generator(self.device).manual_seed(int(state) >> 1)
         return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
 
 def from_pixels(pixels: Tensor, value_range: tuple[float, float], dtype: torch.dtype) -> Tensor:
-    """(batch, height, width, 3) uint8 to (batch, 3, height, width) in the pixel range."""
+    """Convert (batch, height, width, 3) uint8 to (batch, 3, height, width) in the pixel range."""
     low, high = value_range
     return pixels.permute(0, 3, 1, 2).to(dtype).contiguous() * ((high - low) / 255) + low
 
 
 def to_pixels(picture: Tensor, value_range: tuple[float, float]) -> Pixels:
-    """(3, height, width) in the pixel range to (height, width, 3) uint8, clamped."""
+    """Convert (3, height, width) in the pixel range to (height, width, 3) uint8, clamped."""
     low, high = value_range
     levels = ((picture.nan_to_num(low) - low) / (high - low) * 255).round().clamp(0, 255).byte()
     return np.asarray(levels.permute(1, 2, 0).cpu().numpy())

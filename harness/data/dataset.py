@@ -20,7 +20,7 @@ from harness.records.files import replacing
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded pictures and their splits; a picture is named by its index everywhere."""
+    """Decoded pictures and their splits; everywhere, a picture is identified by its index."""
 
     pixels: Pixels
     """(count, size, size, 3), memory-mapped."""
@@ -30,30 +30,30 @@ class Dataset:
 
 
 def load(spec: DataSpec, cache: Path, stage: str | None = None) -> Dataset:
-    """Open the decoded pictures, decoding them first if nobody has; with `stage`, a copy in that folder of the node.
+    """Open the decoded pictures, decoding them first if necessary; with `stage`, open a copy in that folder.
 
     Raises:
-        ValueError: one line that names the field, where the source is missing, broken or too small for the splits.
+        ValueError: one line that names the field, if the source is missing, broken or too small for the splits.
     """
     source = open_source(spec)
     groups = source.train_count // source.group
-    held = spec.validation_images or min(500, max(1, groups // 8) * source.group)
-    available = source.train_count - held
+    validation_count = spec.validation_images or min(500, max(1, groups // 8) * source.group)
+    available = source.train_count - validation_count
     if available < 1:
-        raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {held})")
+        raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {validation_count})")
     train = range(min(spec.train_images or available, available))
-    tested = min(spec.test_images or source.count, source.count - source.train_count)
+    test_count = min(spec.test_images or source.count, source.count - source.train_count)
     decoded = _decoded(source, cache)
     return Dataset(
         pixels=np.load(_staged(decoded, stage) if stage else decoded, mmap_mode="r"),
         train=train,
         validation=range(available, source.train_count),
-        test=range(source.train_count, source.train_count + tested),
+        test=range(source.train_count, source.train_count + test_count),
     )
 
 
 def _decoded(source: Source, cache: Path) -> Path:
-    """The decoded array."""
+    """Path of the decoded array, which is created if it is missing."""
     path = cache / f"{source.key}.npy"
     cache.mkdir(parents=True, exist_ok=True)
     _make_once(path, lambda: _decode_to(path, source))
@@ -61,18 +61,19 @@ def _decoded(source: Source, cache: Path) -> Path:
 
 
 def _staged(path: Path, folder: str) -> Path:
-    """The copy of a decoded array in a folder of this node; `path` itself, and a line that says why, where none fits.
+    """Path of a copy of the decoded array in a folder of this node; `path` itself, and a printed reason, if that fails.
 
-    Its name has the size and time of the original, so that one decoded anew is copied anew. It stays for other jobs.
+    The name of the copy contains the size and time of the original, so an array that was decoded again is copied again.
+    The copy stays for other jobs.
     """
     try:
         expanded = os.path.expandvars(folder)
         if "$" in expanded:
             raise OSError("a variable in it is not set")
-        here = Path(expanded) / f"jfbench-{os.getuid()}"
-        here.mkdir(mode=0o700, exist_ok=True)
-        about = path.stat()
-        copy = here / f"{path.stem}-{about.st_size}-{about.st_mtime_ns}.npy"
+        directory = Path(expanded) / f"jfbench-{os.getuid()}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        original = path.stat()
+        copy = directory / f"{path.stem}-{original.st_size}-{original.st_mtime_ns}.npy"
         _make_once(copy, lambda: _copy_to(copy, path))
     except OSError as error:
         print(f"stage: {folder} on {host()} is not used: {error.strerror or error}", file=sys.stderr)
@@ -81,7 +82,7 @@ def _staged(path: Path, folder: str) -> Path:
 
 
 def _make_once(path: Path, make: Callable[[], None]) -> None:
-    """Have whoever holds the lock first make a file, which is complete once it has its name."""
+    """Let the first process that gets the lock make the file, which is complete once it exists under its name."""
     if not path.exists():
         with open(path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Where pictures come from, before they are decoded."""
+"""Sources of pictures, before they are decoded."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,26 +21,27 @@ Item = TypeVar("Item")
 
 
 class Source(Protocol):
-    """Where pictures come from, before they are decoded."""
+    """A source of pictures, which are not decoded yet."""
 
     key: str
-    """Identifies the decoded array: same key, same pixels."""
+    """Identifies the decoded array: the same key means the same pixels."""
     train_count: int
-    """The first so many pictures are for training, validation included; the others for testing."""
+    """The first this many pictures are for training, validation included; the others are for testing."""
     count: int
+    """Number of pictures in total."""
     group: int
-    """Training pictures that show the same thing come in runs of so many; the default split cuts none."""
+    """Length of the runs of training pictures that show the same scene; the default validation split divides none."""
 
     def decode(self) -> Iterator[Pixels]:
-        """Every picture, (size, size, 3) uint8, training ones first."""
+        """Yield every picture, (size, size, 3) uint8, those for training first."""
 
 
 class Pictures:
-    """Non-overlapping patches of the CC0 colour photographs inside scikit-image, split by photograph.
+    """Non-overlapping patches of the CC0 color photographs that ship with scikit-image, split by photograph.
 
-    Training photographs are cut at their own size and at twice that, for an unseen picture may be softer than they are;
-    the five patches that show one region follow each other. The photographs take turns, so that the validation split
-    at the end has regions of each.
+    Training photographs are cut at their own size and at twice that size, because an unseen picture may be softer than
+    they are; the five patches that show one region are consecutive. The photographs take turns, so that the validation
+    split at the end has regions of each.
     """
 
     TRAIN: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
@@ -56,7 +57,7 @@ class Pictures:
             raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.size} pixels)")
 
     def decode(self) -> Iterator[Pixels]:
-        """Every patch."""
+        """Yield every patch."""
         for region in _take_turns([self._regions(name, shape) for name, shape in self.TRAIN.items()]):
             yield from region
         for name, shape in self.TEST.items():
@@ -64,7 +65,7 @@ class Pictures:
             yield from (self._patch(photograph, corner) for corner in self._corners(shape))
 
     def _regions(self, name: str, shape: tuple[int, int]) -> list[list[Pixels]]:
-        """For each patch of the photograph: itself, and the four patches that show it at twice the size."""
+        """For each patch of the photograph, the patch itself and the four patches that show it at twice the size."""
         photograph = _photograph(name, shape)
         height, width = shape
         twice = np.asarray(Image.fromarray(photograph).resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
@@ -85,7 +86,7 @@ class Pictures:
 
 
 class ImageFiles:
-    """Image files in name order, each resized without crop to a square (bilinear, antialiased)."""
+    """Image files in name order, each resized to a square without cropping (bilinear, antialiased)."""
 
     group = 1
 
@@ -98,7 +99,7 @@ class ImageFiles:
         self.key = f"{spec.name}-{self.size}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
 
     def decode(self) -> Iterator[Pixels]:
-        """Every image.
+        """Yield every image.
 
         Raises:
             ValueError: a file is not an image.
@@ -141,6 +142,6 @@ def _photograph(name: str, shape: tuple[int, int]) -> Pixels:
 
 
 def _take_turns(lists: list[list[Item]]) -> list[Item]:
-    """One from each list in turn until all are empty."""
+    """One item from each list in turn, until all are used up."""
     longest = max(map(len, lists))
     return [items[k] for k in range(longest) for items in lists if k < len(items)]

@@ -1,6 +1,6 @@
 """The scientific core: fixed-point and linear solvers, backprop methods, and how contractive a map is.
 
-Needs torch alone. Imports no other room.
+This room needs only torch and imports no other room.
 """
 
 from harness.implicit.backprop import (

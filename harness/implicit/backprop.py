@@ -1,9 +1,9 @@
-"""Ways to backpropagate through a fixed point s* = T(s*; Theta). Each is a small value handed to the model.
+"""Ways to backpropagate through a fixed point s* = T(s*; Theta). Each is a small value that the model receives.
 
-A method solves the forward problem with the solver it is given and returns a state that carries the gradient, so
-training always ends in `loss.backward()`: DistributedDataParallel's reducer sees every gradient (`torch.autograd.grad`
-on parameters would bypass it). Below, v = dl/ds at s*, J = dT/ds, and every product J^T v is one vector-Jacobian
-product with respect to the state alone; parameters come in once, at the end.
+A method solves the forward problem with the given solver and returns a state that carries the gradient. Training thus
+always ends in `loss.backward()`, and DistributedDataParallel's reducer sees every gradient (`torch.autograd.grad` on
+parameters would bypass it). Below, v = dl/ds at s* and J = dT/ds. Every product J^T v is one vector-Jacobian product
+with respect to the state alone; the parameters are differentiated only once, at the end.
 """
 
 import math
@@ -34,17 +34,17 @@ from harness.implicit.solvers import (
 )
 
 Timed = Callable[[str], AbstractContextManager[Any]]
-"""Names the phase that the enclosed code belongs to; handed in by whoever measures."""
+"""Attributes the enclosed code to a named phase; supplied by the code that measures."""
 
 
 def untimed(phase: str) -> AbstractContextManager[Any]:
-    """Measures nothing."""
+    """Measure nothing."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fixed-point problem s = f(s), and what else a backprop method may need to know of it."""
+    """One fixed-point problem s = f(s), and what else a backprop method may need to know about it."""
 
     f: Function
     """s -> T(s; d), differentiable in the parameters."""
@@ -53,19 +53,18 @@ class Problem:
     solver: Solver
     """Finds the fixed point."""
     timed: Timed = untimed
-    """Names the phases of the solve for whoever measures them."""
+    """Names the phases of the solve for the code that measures them."""
     draws: Tensor | None = None
-    """(batch,): one number per sample, uniform on [0, 1), for methods that are random. The caller draws it from the
-    identity of the sample, so that a gradient depends neither on the batch nor on the ranks."""
+    """(batch,): one number per sample, uniform on [0, 1), for random methods. The caller derives it from the identity
+    of the sample, so that a gradient depends neither on the batch nor on the ranks."""
     adjoint_start: Tensor | None = None
-    """(batch, ...): the earlier adjoint solution of the same samples, from which an iterative adjoint solver may go on;
-    None starts afresh."""
-
+    """(batch, ...): an earlier adjoint solution of the same samples, from which an adjoint solver may continue; None
+    means that there is none."""
     progress: float = 1.0
-    """Share of the training that is done, for methods whose accuracy follows it; 1 outside of training."""
+    """Share of the training that is done, for methods whose accuracy depends on it; 1 outside training."""
 
     def solve(self) -> Solution:
-        """The forward solve, without a graph."""
+        """Run the forward solve, without a graph."""
         with self.timed("forward_solve"), torch.no_grad():
             return self.solver(self.f, self.start)
 
@@ -77,6 +76,7 @@ class Differentiable:
     state: Tensor
     """(batch, ...): T(s*), attached to the graph of the parameters."""
     forward: Solution
+    """The outcome of the forward solve."""
     adjoint: list[Solution] = field(default_factory=list)
     """Filled during `loss.backward()` by methods that solve an adjoint equation."""
 
@@ -90,28 +90,28 @@ class Backprop(Protocol):
 
 @dataclass(frozen=True)
 class Jfb:
-    """The gradient v dT/dTheta: (I - J)^-1 replaced by I (Fung et al. 2022; paper, eq. 6)."""
+    """The gradient v dT/dTheta, in which I replaces (I - J)^-1 (Fung et al. 2022; paper, eq. 6)."""
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Solve without a graph, then one step with it."""
+        """Solve without a graph, then take one step with it."""
         solution = problem.solve()
         return Differentiable(problem.f(solution.value), solution)
 
 
 @dataclass(frozen=True)
 class Implicit:
-    """The exact gradient v (I - J)^-1 dT/dTheta (paper, eq. 5): w = v + J^T w is solved by `solver`."""
+    """The exact gradient v (I - J)^-1 dT/dTheta (paper, eq. 5): `solver` solves w = v + J^T w."""
 
     solver: AdjointSolver
     first_tol: float | None = None
-    """Tolerance at the start of training, from which it falls geometrically to the solver's own; None: always that."""
+    """Tolerance at the start of training, which falls geometrically to the solver's own; None always uses that."""
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Solve without a graph, one step with it, and replace v by w on its way back."""
+        """Solve without a graph, take one step with it, and replace v by w in the backward pass."""
         return attach(problem, self.solver_at(problem.progress).solve_adjoint)
 
     def solver_at(self, progress: float) -> AdjointSolver:
-        """The adjoint solver with the tolerance that is due after this share of the training."""
+        """The adjoint solver with the tolerance that applies after this share of the training."""
         if self.first_tol is None:
             return self.solver
         solver: Any = self.solver
@@ -121,24 +121,24 @@ class Implicit:
 
 @dataclass(frozen=True)
 class Neumann:
-    """The first terms of the series of (I - J)^-1: w = sum over j <= order of (J^T)^j v (order 0 is JFB)."""
+    """The first terms of the Neumann series of (I - J)^-1: w = sum over j <= order of (J^T)^j v (order 0 is JFB)."""
 
     order: int
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """`order` plain iterations of w <- v + J^T w, started at v."""
+        """Make `order` plain iterations of w <- v + J^T w, starting at v."""
         if self.order == 0:
             return Jfb()(problem)
         return attach(problem, self._sum)
 
     def _sum(self, equation: Adjoint) -> Solution:
-        """Always from v: from elsewhere it would be another sum."""
+        """Start at v, whatever `equation.start` is: another start would give another sum."""
         return Picard(tol=None, max_steps=self.order).solve_adjoint(replace(equation, start=None))
 
 
 @dataclass(frozen=True)
 class StochasticNeumann:
-    """The whole series in the mean: cut at a random depth, each term divided by the probability to reach it.
+    """The whole series on average: it is truncated at a random depth, each term divided by its probability.
 
     Term j is reached with probability `continuation`^j (Russian roulette; Chen et al. 2019 for residual flows). The
     gradient is unbiased if the series converges, and its variance is finite if |J|^2 < continuation.
@@ -147,12 +147,12 @@ class StochasticNeumann:
     continuation: float
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Every sample stops at the depth that its own draw says."""
+        """Truncate the series of each sample at the depth that its own draw determines."""
         return attach(problem, partial(self._sum, problem.draws))
 
     def _sum(self, draws: Tensor | None, equation: Adjoint) -> Solution:
-        """One truncated series a sample; its residual is the last term's share, as for `Neumann`."""
-        assert draws is not None, "a random gradient needs one draw a sample"
+        """One truncated series per sample; as for `Neumann`, its residual is the relative size of the last term."""
+        assert draws is not None, "a random gradient needs one draw per sample"
         depth = (torch.log1p(-draws.double()) / math.log(self.continuation)).long()
         v = w = term = last = at_least_float32(equation.v)
         for j in range(1, int(depth.max()) + 1):
@@ -165,12 +165,12 @@ class StochasticNeumann:
 
 @dataclass(frozen=True)
 class Shine:
-    """The adjoint solved by Broyden's estimate of (I - J)^-1 from the forward solve, transposed (Ramzi et al. 2022)."""
+    """The adjoint solution by the transpose of the forward solve's estimate of (I - J)^-1 (Ramzi et al. 2022)."""
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """A Broyden solve without a graph, one step with it; no product with the Jacobian."""
+        """Solve by Broyden's method without a graph, then take one step with it; no product with J is needed."""
         solver, start = problem.solver, at_least_float32(problem.start)
-        assert isinstance(solver, Broyden), "the catalog lets no other solver through"
+        assert isinstance(solver, Broyden), "the catalog allows no other solver"
         estimate = solver.begin(start)
         with problem.timed("forward_solve"), torch.no_grad():
             solution = solver.iterate(problem.f, start, estimate)
@@ -184,13 +184,13 @@ class Shine:
 
 @dataclass(frozen=True)
 class Phantom:
-    """Through `steps` damped steps s <- (1 - tau) s + tau T(s), started at s* (Geng et al. 2021)."""
+    """Differentiation through `steps` damped steps s <- (1 - tau) s + tau T(s) that start at s* (Geng et al. 2021)."""
 
     steps: int
     tau: float
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Solve without a graph, then a few steps with it."""
+        """Solve without a graph, then take a few steps with it."""
         solution = problem.solve()
         state = solution.value
         for _ in range(self.steps):
@@ -201,12 +201,12 @@ class Phantom:
 
 @dataclass(frozen=True)
 class Truncated:
-    """Through the last `steps` plain steps only, those taken at s* (one step is JFB)."""
+    """Differentiation through the last `steps` plain steps only, which are taken at s* (one step is JFB)."""
 
     steps: int
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Phantom steps without damping."""
+        """Take phantom steps without damping."""
         return Phantom(self.steps, tau=1.0)(problem)
 
 
@@ -216,10 +216,10 @@ class Unrolled:
 
     steps: int
     checkpoint: bool = False
-    """Keep only the states, and compute each step a second time on the way back."""
+    """Store only the states, and compute each step a second time in the backward pass."""
 
     def __call__(self, problem: Problem) -> Differentiable:
-        """Every step is part of the graph."""
+        """Take every step with a graph."""
         state = previous = problem.start
         with problem.timed("forward_solve"):
             for _ in range(self.steps):
@@ -238,7 +238,7 @@ class Unrolled:
 
 
 class Replace(AutogradFunction):
-    """Identity forward; backward replaces the incoming v by `transform(v, *saved)`."""
+    """The identity, whose backward pass replaces the incoming v by `transform(v, *saved)`."""
 
     @staticmethod
     def forward(ctx: Any, state: Tensor, transform: Callable[..., Tensor], *saved: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ class Replace(AutogradFunction):
 
 
 def attach(problem: Problem, solve: Callable[[Adjoint], Solution]) -> Differentiable:
-    """Solve, then one step from s* with a graph; on its way back v is replaced by `solve`'s adjoint solution."""
+    """Solve, then take one step from s* with a graph, whose backward pass replaces v by the solution of `solve`."""
     solution = problem.solve()
     at = solution.value.detach().requires_grad_()
     state = problem.f(at)
@@ -271,11 +271,11 @@ def attach(problem: Problem, solve: Callable[[Adjoint], Solution]) -> Differenti
 
 
 def vjp(output: Tensor, at: Tensor, w: Tensor) -> Tensor:
-    """J^T w on the graph of `output` = f(`at`), which is kept for the next product."""
+    """J^T w on the graph of `output` = f(`at`), which is retained for the next product."""
     return torch.autograd.grad(output, at, w, retain_graph=True)[0]
 
 
 def jvp(f: Function, at: Tensor, u: Tensor) -> Tensor:
-    """J u at `at`, in forward mode: about three vjps' time, but no second graph as for differentiating one again."""
+    """J u at `at`, in forward mode. It takes about three times as long as a vjp, but needs no second graph."""
     with torch.no_grad():
         return torch.func.jvp(f, (at.detach(),), (u.to(at.dtype),))[1].to(u.dtype)

@@ -20,13 +20,13 @@ class Broyden(Solver):
 
 
 class InverseEstimate:
-    """K for each sample, never formed: what rank-one corrections by up to `memory` steps make of the identity.
+    """K for each sample, never formed: the identity with rank-one corrections from up to `memory` steps.
 
     A step s that changed f(x) - x by -z, so that z is about (I - J) s, corrects K to
-    K + (s - K z) (s^T K) / (s^T K z). All corrections at once are K = I + (S - Z) M^-1 S^T, where M_ij is s_i^T z_i
+    K + (s - K z) (s^T K) / (s^T K z). All corrections together give K = I + (S - Z) M^-1 S^T, where M_ij is s_i^T z_i
     on the diagonal, s_i^T z_j above it and s_i^T (z_j - s_j) below it (Byrd, Nocedal & Schnabel 1994).
-    With the memory full, K starts again from the identity and the newest step. Forgetting only the oldest step took
-    up to twice the evaluations in our trials, and forgetting the oldest rank-one correction made solves diverge.
+    When the memory is full, K restarts from the identity and the newest step. In our trials, forgetting only the oldest
+    step took up to twice the evaluations, and forgetting the oldest rank-one correction made solves diverge.
     """
 
     def __init__(self, memory: int, x0: Tensor) -> None:
@@ -34,7 +34,7 @@ class InverseEstimate:
         self.steps = x0.new_zeros(len(x0), memory, x0[0].numel())
         """S^T: the vectors s."""
         self.surprises = torch.zeros_like(self.steps)
-        """(S - Z)^T: what K = I gets wrong."""
+        """(S - Z)^T: the errors of K = I in these steps."""
         self.matrix = torch.eye(memory, dtype=x0.dtype, device=x0.device).repeat(len(x0), 1, 1)
         self.calls = 0
         self.x = self.g = x0.flatten(1)
@@ -51,7 +51,7 @@ class InverseEstimate:
         return x + apply(self.steps[:, used], self.surprises[:, used], self.matrix[:, used, used], g).view_as(x)
 
     def _learn(self, s: Tensor, z: Tensor, slot: int) -> None:
-        """Remember a step. A sample that stands still, or whose f failed, keeps what it has."""
+        """Remember a step. A sample that did not move, or whose f is not finite, keeps its estimate."""
         moved = (per_sample_norm(s) > 0) & z.isfinite().all(dim=1)
         if slot == 0:
             self._forget(moved)
@@ -62,18 +62,18 @@ class InverseEstimate:
         self.matrix[:, :, slot] = keep(moved, column, self.matrix[:, :, slot])
         self.matrix[:, slot] = keep(moved, row, self.matrix[:, slot])
 
-    def _forget(self, who: Tensor) -> None:
-        self.steps.masked_fill_(who[:, None, None], 0)
-        self.surprises.masked_fill_(who[:, None, None], 0)
-        self.matrix = keep(who, torch.eye(self.memory).to(self.matrix), self.matrix)
+    def _forget(self, mask: Tensor) -> None:
+        self.steps.masked_fill_(mask[:, None, None], 0)
+        self.surprises.masked_fill_(mask[:, None, None], 0)
+        self.matrix = keep(mask, torch.eye(self.memory).to(self.matrix), self.matrix)
 
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `apply` needs to apply K^T, which is about (I - J)^-T."""
+        """The first arguments with which `apply` computes K^T z, an estimate of (I - J)^-T z."""
         return self.surprises, self.steps, self.matrix.mT
 
 
 def apply(inner: Tensor, outer: Tensor, matrix: Tensor, z: Tensor) -> Tensor:
-    """z + outer^T matrix^-1 inner z for flat samples (batch, size); just z where the matrix is singular."""
+    """z + outer^T matrix^-1 inner z for flat samples (batch, size); only z where the matrix is singular."""
     weights, _ = torch.linalg.solve_ex(matrix, inner_products(inner, z)[:, :, None])
     correction = (weights.mT @ outer).squeeze(1)
     usable = correction.isfinite().all(dim=1, keepdim=True)

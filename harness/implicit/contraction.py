@@ -1,12 +1,13 @@
-"""How contractive a map is near a state, sample by sample, known by products with its Jacobian J alone.
+"""How contractive a map is near a state, per sample, from products with its Jacobian J alone.
 
-Arnoldi's method makes the most of the products and knows rotations and signs. On the tests' maps, whose radii of .4 to
-.76 and norms are known from the dense J, both figures are right to 1 %, the norm from below. Near 1, where trained maps
-end, plain power iteration deceives. In one run of the demo, whose eight maps had radii of .998 to 1.002 after 60 steps
-of Arnoldi, the growth of |J^n v| said .977 to .988 after 30 products, Arnoldi's 30 steps .995 to 1.001; and power
-iteration on J^T J called maps contractive (|J| of .98 to .998 after 15 steps) where |J| was above 1.01. On larger
-pictures 30 steps are too few to tell the sides of 1 apart: on four of 128 x 128, in two trained maps, they said .995,
-1.002, .986 and .987, each with a residual of about .02; 100 steps 1.004, 1.007, .994 and .992 with .0004 to .009.
+Arnoldi's method makes the most of the products and resolves rotations and signs. On the maps of the tests, whose norms
+and spectral radii (.4 to .76) are known from the dense J, both estimates are right to 1 %, the norm from below. Near 1,
+where trained maps end up, plain power iteration misleads. In one run of the demo, whose eight maps had radii of .998 to
+1.002 according to 60 Arnoldi steps, the growth of |J^n v| gave .977 to .988 after 30 products, and 30 Arnoldi steps
+gave .995 to 1.001. Power iteration on J^T J made maps look contractive (|J| of .98 to .998 after 15 steps) whose |J|
+was above 1.01. On larger pictures, 30 steps are too few to decide on which side of 1 a radius lies: on four of
+128 x 128, in two trained maps, they gave .995, 1.002, .986 and .987, each with a residual of about .02; 100 steps gave
+1.004, 1.007, .994 and .992, with residuals of .0004 to .009.
 """
 
 from collections.abc import Collection
@@ -18,21 +19,21 @@ from torch import Tensor
 from harness.implicit.solvers import Function, at_least_float32, keep, per_sample_norm, ratio
 
 NORM_PRODUCTS = 15
-"""With J^T J, each about four evaluations of T."""
+"""Number of products with J^T J, each of which costs about four evaluations of T."""
 SPECTRUM_PRODUCTS = 100
-"""With J^T, each about one evaluation of T."""
+"""Number of products with J^T, each of which costs about one evaluation of T."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What is known of J at one state a sample; each has one entry a sample, nan where J is not finite."""
+    """Estimates for J at one state per sample. Every tensor has shape (batch,), with nan where J is not finite."""
 
     norm: Tensor
     """Largest singular value, approached from below."""
     eigenvalue: Tensor
-    """The eigenvalue of largest modulus; complex, its imaginary part 0 where it is real and not negative elsewhere."""
+    """The eigenvalue of largest modulus, complex. Of a conjugate pair, the one with positive imaginary part."""
     residual: Tensor
-    """|J^T v - mu v| / |mu| of that eigenvalue mu and its unit eigenvector v: how well it is known."""
+    """|J^T v - mu v| / |mu| for that eigenvalue mu and its unit eigenvector v: how accurately it is known."""
 
 
 def spectrum(
@@ -40,9 +41,9 @@ def spectrum(
 ) -> Spectrum:
     """Norm and dominant eigenvalue of the Jacobian of f at `at`, (batch, ...).
 
-    J^T has the eigenvalues of J and the cheaper products. J u is the derivative along u of w -> J^T w, which is linear:
-    forward mode is a third slower, and its first use costs a process almost two seconds. Every sample starts from the
-    same random vector, so no figure depends on the batch.
+    J^T has the eigenvalues of J and cheaper products. J u is computed as the derivative along u of the linear map
+    w -> J^T w: forward mode is a third slower, and its first use costs a process almost two seconds. Every sample
+    starts from the same random vector, so no estimate depends on the batch.
     """
     at = at.detach().requires_grad_()
     output, weights = f(at), torch.zeros_like(at).requires_grad_()
@@ -62,10 +63,11 @@ def spectrum(
 
 
 def mean_square_jacobian(f: Function, at: Tensor, probes: Tensor) -> Tensor:
-    """|J^T e|^2 / n of each sample, (batch,), differentiable in the parameters of f; n numbers make a state.
+    """|J^T e|^2 / n of each sample, (batch,), differentiable in the parameters of f; n is the size of a state.
 
-    For standard normal e, `probes` like `at`, (batch, ...), its mean is |J|_F^2 / n, the mean square of the singular
-    values of J (Hutchinson's estimate; Bai et al. 2021). One evaluation of f more, and one derivative of a derivative.
+    e is `probes`, of the shape of `at`, (batch, ...). If it is standard normal, the expected value is |J|_F^2 / n, the
+    mean squared singular value of J (Hutchinson's estimate; Bai et al. 2021). The cost is one evaluation of f and one
+    second derivative.
     """
     at = at.detach().requires_grad_()
     (product,) = torch.autograd.grad(f(at), at, probes, create_graph=True)
@@ -73,7 +75,7 @@ def mean_square_jacobian(f: Function, at: Tensor, probes: Tensor) -> Tensor:
 
 
 def normal_directions(draws: Tensor, like: Tensor) -> Tensor:
-    """Standard normal numbers in the shape of `like`, (batch, ...), each sample's seeded by its draw in [0, 1)."""
+    """Standard normal numbers in the shape of `like`, (batch, ...); each sample's are seeded by its draw in [0, 1)."""
     generators = [torch.Generator(like.device).manual_seed(int(draw * 2**53)) for draw in draws.tolist()]
     return torch.stack(
         [torch.randn(like.shape[1:], generator=g, device=like.device, dtype=torch.float32) for g in generators]
@@ -81,9 +83,10 @@ def normal_directions(draws: Tensor, like: Tensor) -> Tensor:
 
 
 def dominant_eigenvalue(product: Function, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The Ritz value of largest modulus and its relative residual, (batch,), after `steps` steps of Arnoldi.
+    """The Ritz value of largest modulus and its relative residual, each (batch,), after `steps` Arnoldi steps.
 
-    `product` applies one matrix a sample; `start`, (batch, ...), is nowhere zero. (Saad 2011, sections 6.1 and 6.2.)
+    `product` applies one matrix per sample; `start`, (batch, ...), must not be zero for any sample (Saad 2011,
+    sections 6.1 and 6.2).
     """
     v = at_least_float32(start).flatten(1)
     steps = min(steps, v.shape[1])
@@ -98,15 +101,15 @@ def dominant_eigenvalue(product: Function, start: Tensor, steps: int) -> tuple[T
             image = image - (parts.mT @ known).squeeze(1)
             matrix[:, : k + 1, k] += parts.squeeze(-1)
         height = per_sample_norm(image)
-        # What is left of an exhausted space is rounding: no vector, and columns of zeros from here on.
+        # What remains of an exhausted space is rounding error: add no vector, and leave all later columns zero.
         goes_on = ~(height <= 100 * torch.finfo(v.dtype).eps * length)
         matrix[:, k + 1, k] = height.where(goes_on, 0)
         basis[:, k + 1] = keep(goes_on, image / height[:, None], torch.zeros_like(image))
-    return _largest(matrix)
+    return _dominant_ritz_value(matrix)
 
 
-def _largest(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Of Hessenberg matrices (batch, steps + 1, steps); nan where they are not finite."""
+def _dominant_ritz_value(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """From Hessenberg matrices (batch, steps + 1, steps), with its residual; nan where they are not finite."""
     finite = matrix.flatten(1).isfinite().all(dim=1)
     matrix = keep(finite, matrix, torch.zeros_like(matrix)).double()
     values, vectors = torch.linalg.eig(matrix[:, :-1])
@@ -120,7 +123,7 @@ def _largest(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def iterate(f: Function, start: Tensor, counts: Collection[int]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Plain iteration of f: after each of `counts` evaluations the state and the last step's relative residual."""
+    """Iterate f: for each number of evaluations in `counts`, the state and the relative residual of the last step."""
     found: dict[int, tuple[Tensor, Tensor]] = {}
     x = start
     for evaluations in range(1, max(counts, default=0) + 1):

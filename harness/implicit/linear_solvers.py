@@ -1,7 +1,7 @@
-"""Linear solvers of the adjoint equation (I - J^T) w = v, each sample a system of its own.
+"""Linear solvers for the adjoint equation (I - J^T) w = v, an independent system for each sample.
 
-A sample stops when |v - (I - J^T) w| <= tol |v| and stays frozen. v is first scaled to length one, so the scale of the
-loss changes nothing. Products with J^T and with J count alike in nfe, and `max_steps` bounds their number.
+A sample stops when |v - (I - J^T) w| <= tol |v| and then stays frozen. v is first scaled to length one, so the scale of
+the loss does not matter. Products with J^T and with J count alike in nfe, and `max_steps` limits their number.
 """
 
 from abc import ABC, abstractmethod
@@ -15,24 +15,24 @@ from harness.implicit.solvers import Adjoint, Function, Progress, Solution, at_l
 
 @dataclass(frozen=True)
 class LinearSolver(ABC):
-    """Scales v, flattens samples and keeps the books; a Krylov method does the rest."""
+    """Scales v, flattens samples and tracks progress; the Krylov method of a subclass does the rest."""
 
     tol: float | None
     """Relative residual at which a sample stops; None continues until rounding error or the last step."""
     max_steps: int
-    """Most products; looking at an earlier solution takes one more."""
+    """Maximum number of products; checking an earlier solution takes one more."""
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """Find w, (batch, ...): from zero, or from an earlier solution for the samples that it brings closer."""
+        """Find w, (batch, ...): starting from zero, or for samples that it brings closer, from an earlier solution."""
         v = at_least_float32(equation.v)
         length = per_sample_norm(v)[:, None]
         unit = v.flatten(1) / length.where(length > 0, 1)
         progress = Progress(unit, max(self.tol or 0.0, torch.finfo(v.dtype).eps))
 
-        def less(product: Function) -> Function:
+        def identity_minus(product: Function) -> Function:
             return lambda u: u - product(u.view_as(v)).flatten(1)
 
-        m, m_transposed = less(equation.vjp), less(equation.jvp)
+        m, m_transposed = identity_minus(equation.vjp), identity_minus(equation.jvp)
         if equation.start is None:
             start, left = torch.zeros_like(unit), unit
             progress.update(per_sample_norm(unit), evaluations=0)
@@ -47,18 +47,18 @@ class LinearSolver(ABC):
 
     @abstractmethod
     def krylov(self, m: Function, m_transposed: Function, v: Tensor, progress: Progress) -> Tensor:
-        """Solve M w = v, M = I - J^T, for flat samples v, (batch, size), starting from zero.
+        """Solve M w = v with M = I - J^T for flat samples v, (batch, size), starting from zero.
 
-        Residuals that `progress` is told are absolute: the right-hand side of the whole equation has length one.
+        The residuals reported to `progress` are absolute: the right-hand side of the whole equation has length one.
         """
 
 
 @dataclass(frozen=True)
 class Gmres(LinearSolver):
-    """GMRES without restart (Saad & Schultz 1986): of all w in span(v, M v, M^2 v, ...) the one of least residual."""
+    """GMRES without restart (Saad & Schultz 1986): the w of least residual in span(v, M v, M^2 v, ...)."""
 
     def krylov(self, m: Function, m_transposed: Function, v: Tensor, progress: Progress) -> Tensor:
-        """Arnoldi's basis grows by one product a step; plane rotations keep its matrix triangular."""
+        """Extend Arnoldi's basis by one product per step; plane rotations keep its matrix triangular."""
         batch, steps = len(v), self.max_steps
         eye = torch.eye(steps + 1, dtype=v.dtype, device=v.device).repeat(batch, 1, 1)
         rotation, triangle = eye, eye[:, :-1, :-1].clone()
@@ -67,7 +67,7 @@ class Gmres(LinearSolver):
         size = per_sample_norm(v)[:, None]
         basis[:, 0] = v / size.where(size > 0, 1)
         for k in range(steps):
-            image, column = _orthogonalise(m(basis[:, k]), basis, k)
+            image, column = _orthogonalize(m(basis[:, k]), basis, k)
             height = column[:, k + 1 : k + 2].clone()
             column = (rotation @ column[:, :, None]).squeeze(-1)
             pair = column[:, k : k + 2]
@@ -78,7 +78,7 @@ class Gmres(LinearSolver):
             residual = size[:, 0] * lower[:, 0].abs()
             moved = progress.running & residual.isfinite()
             progress.update(residual)
-            # Only what a sample has really done is written: the rest stays zero, or the identity, and cannot harm.
+            # Write only the steps that a sample really took; all else stays zero, or the identity, without effect.
             column[:, k] = length
             triangle[:, : k + 1, k] = keep(moved, column[:, : k + 1], triangle[:, : k + 1, k])
             reduced[:, k] = (size[:, 0] * upper[:, 0]).where(moved, 0)
@@ -92,14 +92,14 @@ class Gmres(LinearSolver):
 
 @dataclass(frozen=True)
 class CgNormal(LinearSolver):
-    """Conjugate gradients on M^T M w = M^T v, in the form that keeps v - M w (Hestenes & Stiefel 1952; CGLS).
+    """Conjugate gradients on M^T M w = M^T v, in the form that updates v - M w (CGLS; Hestenes & Stiefel 1952).
 
-    Two products a step, one of them in forward mode, and the square of M's condition number: a yardstick, since it
-    converges for every nonsingular M, but seldom the cheapest.
+    Each step takes two products, one of them in forward mode, and convergence depends on the square of M's condition
+    number. It converges for every nonsingular M, which makes it a yardstick, but it is seldom the cheapest.
     """
 
     def krylov(self, m: Function, m_transposed: Function, v: Tensor, progress: Progress) -> Tensor:
-        """Search directions conjugate in M^T M."""
+        """Minimize along search directions that are conjugate in M^T M."""
         w, r = torch.zeros_like(v), v
         direction, gamma = torch.zeros_like(v), v.new_ones(len(v), 1)
         for step in range(self.max_steps // 2):
@@ -118,10 +118,11 @@ class CgNormal(LinearSolver):
         return w
 
 
-def _orthogonalise(image: Tensor, basis: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`image`, (batch, size), less its parts along the first k + 1 vectors of `basis`, and its coordinates.
+def _orthogonalize(image: Tensor, basis: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Subtract from `image`, (batch, size), its parts along the first k + 1 vectors of `basis`; also return its
+    coordinates.
 
-    Gram-Schmidt twice: once loses orthogonality, twice is enough, and both are matrix products.
+    Gram-Schmidt is applied twice: once loses orthogonality, twice is enough, and both are matrix products.
     """
     known = basis[:, : k + 1]
     column = basis.new_zeros(basis.shape[:2])

@@ -1,7 +1,7 @@
-"""Newton's method for s = f(s): the reference where fixed-point solvers stall, and not a solver to train with.
+"""Newton's method for s = f(s): a reference for maps on which fixed-point solvers stall, not a solver to train with.
 
-A map of convolutions, ReLU and an exact proximal step is piecewise affine, so that one step from the right piece is
-exact: in float64 two or three reach 1e-13. Whether the fixed point attracts or repels makes no difference to it.
+A map of convolutions, ReLU and an exact proximal step is piecewise affine, so one step within the right piece is exact:
+in float64, two or three steps reach 1e-13. It makes no difference whether the fixed point attracts or repels.
 """
 
 import warnings
@@ -26,32 +26,32 @@ from harness.implicit.solvers import (
 )
 
 FORCING = (1e-2, 1e-4)
-"""Relative residual to which the linear systems of the first step, the second and all later ones are solved (Dembo,
-Eisenstat & Steihaug 1982). The same for every sample, so that no result depends on the batch."""
+"""Relative residuals to which the linear systems of the first step, and of all later ones, are solved (Dembo, Eisenstat
+& Steihaug 1982). They are the same for every sample, so that no result depends on the batch."""
 SUFFICIENT = 1e-4
-"""A step of length t must shorten |f(s) - s| by this times t |f(s) - s| (Kelley 1995, section 8.1)."""
+"""A step of length t must reduce |f(s) - s| by at least this fraction times t (Kelley 1995, section 8.1)."""
 HALVINGS = 12
-"""How often a step may be halved before the sample is given up."""
+"""Number of times a step may be halved before the sample is given up."""
 
 
 @dataclass(frozen=True)
 class Newton:
-    """Steps s <- s + t delta with (I - J) delta = f(s) - s, t = 1, 1/2, 1/4, ... the first that shortens |f(s) - s|."""
+    """Steps s <- s + t delta with (I - J) delta = f(s) - s, t the first of 1, 1/2, ... that reduces |f(s) - s|."""
 
     tol: float
     """Relative residual |f(s) - s| / |f(s)| at which a sample stops."""
     max_steps: int
-    """Newton steps."""
+    """Maximum number of Newton steps."""
     linear_products: int
-    """Most products with J in one of them."""
+    """Maximum number of products with J per step."""
     first: Solver
-    """Brings the sample near; Newton goes on from its best iterate."""
+    """Brings the sample close; Newton's method continues from its best iterate."""
 
     def __call__(self, f: Function, x0: Tensor) -> Solution:
         """Solve from x0, (batch, ...). Evaluations of f and products with J count alike in `nfe`.
 
-        A sample without a step that shortens its residual has no fixed point near, and stops; its status is that of
-        one that has run out of steps. One whose residual is not finite has diverged.
+        A sample stops with the status MAX_STEPS if no step reduces its residual, because it has no fixed point nearby.
+        A sample whose residual is not finite has diverged.
         """
         with torch.no_grad():
             run = _Run(f, self.first(f, at_least_float32(x0)), self.tol)
@@ -63,7 +63,7 @@ class Newton:
 
 
 class _Run:
-    """The state of one solve: each sample's iterate x, its residual f(x) - x, and whether it still searches."""
+    """The state of one solve: each sample's iterate x, its residual f(x) - x, and whether it is still searching."""
 
     def __init__(self, f: Function, start: Solution, tol: float) -> None:
         self.f, self.tol, self.nfe = f, tol, start.nfe.clone()
@@ -76,7 +76,7 @@ class _Run:
         return ratio(per_sample_norm(self.gap), per_sample_norm(self.x + self.gap))
 
     def step(self, linear: Gmres) -> None:
-        """One step of every sample that still searches."""
+        """Take one step for every sample that is still searching."""
         # A right-hand side of zero is solved at once.
         gap = keep(self.searching, self.gap, torch.zeros_like(self.gap))
         product = linearize(self.f, self.x)
@@ -85,7 +85,7 @@ class _Run:
         self.searching &= self._search(found.value) & (self.relative > self.tol)
 
     def _search(self, direction: Tensor) -> Tensor:
-        """Move along `direction` as far as shortens the residual enough; says which samples have moved."""
+        """Move along `direction` by the longest step that reduces the residual enough; return which samples moved."""
         length, waiting = per_sample_norm(self.gap), self.searching.clone()
         for halving in range(HALVINGS + 1):
             t = 0.5**halving
@@ -108,10 +108,10 @@ class _Run:
 
 
 def linearize(f: Function, at: Tensor) -> Function:
-    """u -> J u at `at`: a recorded program, three times as fast as forward mode; that where f cannot be recorded."""
+    """u -> J u at `at`: a recorded program, three times as fast as forward mode, which is used if recording fails."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.func.linearize(f, at.detach())[1]
-        except (RuntimeError, TypeError, ValueError):  # For instance where f asks for the value of a number.
+        except (RuntimeError, TypeError, ValueError):  # For instance, if f reads the value of a number.
             return partial(jvp, f, at)

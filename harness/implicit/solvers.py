@@ -1,4 +1,4 @@
-"""Fixed-point solvers x = f(x), used for the forward solve and, on w -> v + J^T w, for the adjoint solve.
+"""Fixed-point solvers for x = f(x), used for the forward solve and, with w -> v + J^T w, for the adjoint solve.
 
 Every solver stops each sample on its own relative residual |f(x) - x| / |f(x)|, so a result does not depend on how a
 batch is composed or sharded; a stopped sample stays frozen. A solver never raises: divergence is a status.
@@ -15,12 +15,13 @@ from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 Advance = Callable[[Tensor, Tensor], Tensor]
-"""(x, f(x)) -> next x; it may remember earlier calls. Called once after every evaluation, the last one included."""
+"""(x, f(x)) -> next x; may remember earlier calls. It is called once after every evaluation, including the last."""
 
 HOST_CHECK_EVERY = 4
-"""Iterations between two reads of "is every sample done?" where a read stops the device's queue."""
+"""Iterations between two checks of whether every sample has stopped, on devices where a check stalls the queue."""
 GROWTH_LIMIT = 1e3
-"""A sample whose residual grew by this factor over its first one, or the root of the rounding error, has diverged."""
+"""A sample has diverged if |f(x) - x| grows by this factor over its first value, or over sqrt(eps) times the first
+|f(x)| if that is larger."""
 
 
 class Status(IntEnum):
@@ -30,17 +31,17 @@ class Status(IntEnum):
     MAX_STEPS = 1
     DIVERGED = 2
     FIXED_STEPS = 3
-    """It took the number of steps that was asked for; there is no tolerance to have met."""
+    """It took the requested number of steps; there was no tolerance to meet."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solve returns; all but `value` have one entry a sample."""
+    """The result of a solve; every tensor except `value` has one entry per sample."""
 
     value: Tensor
-    """(batch, ...): the iterate of least residual, or exactly the last one where tol is null."""
+    """(batch, ...): the iterate of least residual, or the last one if tol is None."""
     residual: Tensor
-    """(batch,): relative residual of the best evaluated iterate: |f(x) - x| / |f(x)|; of adjoint solves, over |v|."""
+    """(batch,): relative residual of the best evaluated iterate: |f(x) - x| / |f(x)|, or over |v| in adjoint solves."""
     nfe: Tensor
     """(batch,): evaluations of f, or products with the Jacobian, that the sample needed."""
     status: Tensor
@@ -49,20 +50,20 @@ class Solution:
 
 @dataclass(frozen=True)
 class Adjoint:
-    """The adjoint equation w = v + J^T w, one linear system a sample, known by its products alone."""
+    """The adjoint equation w = v + J^T w, one linear system per sample, known only through products."""
 
     v: Tensor
     """(batch, ...): the right-hand side."""
     vjp: Function
     """w -> J^T w."""
     jvp: Function
-    """u -> J u; about three times the price."""
+    """u -> J u; costs about three times as much as `vjp`."""
     start: Tensor | None = None
-    """(batch, ...): an earlier w, which fixed-point solvers go on from; None starts at v, the gradient for J = 0."""
+    """(batch, ...): an earlier w, from which a solver may continue; None means that there is none."""
 
 
 class AdjointSolver(Protocol):
-    """Solves the adjoint equation: every fixed-point solver does, and every linear solver."""
+    """Solves the adjoint equation, as every fixed-point solver and every linear solver does."""
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
         """Find w."""
@@ -78,7 +79,7 @@ class Solver(ABC):
 
     @abstractmethod
     def begin(self, x0: Tensor) -> Advance:
-        """A fresh update rule for one solve."""
+        """A new update rule for one solve."""
 
     def __call__(self, f: Function, x0: Tensor) -> Solution:
         """Iterate from x0, shape (batch, ...), until every sample has stopped or `max_steps` evaluations are done."""
@@ -86,7 +87,7 @@ class Solver(ABC):
         return self.iterate(f, x0, self.begin(x0))
 
     def iterate(self, f: Function, x0: Tensor, advance: Advance, length: Tensor | None = None) -> Solution:
-        """The same with an update rule that the caller keeps. The state is in float32 or wider, whatever f returns.
+        """Iterate with an update rule that the caller keeps. The state is in float32 or wider, whatever f returns.
 
         Residuals are relative to |f(x)|, or to `length`, (batch,), if it is given.
         """
@@ -97,7 +98,7 @@ class Solver(ABC):
             fx = f(x).to(x.dtype)
             difference, scale = per_sample_norm(fx - x), per_sample_norm(fx)
             if growth_bound is None:
-                # A warm start may be a fixed point up to rounding, and what rounding becomes is not divergence.
+                # A warm start may be a fixed point up to rounding, and growth from a rounding error is not divergence.
                 growth_bound = GROWTH_LIMIT * difference.maximum(torch.finfo(x.dtype).eps ** 0.5 * scale)
             relative = ratio(difference, scale if length is None else length)
             better = progress.update(relative, failed=difference > growth_bound)
@@ -110,10 +111,10 @@ class Solver(ABC):
         return progress.solution(keep(progress.running, x, best), cut=Status.FIXED_STEPS)
 
     def solve_adjoint(self, equation: Adjoint) -> Solution:
-        """The fixed point of w -> v + J^T w, to a residual |v + J^T w - w| <= tol |v|, as for a linear solver.
+        """Find the fixed point of w -> v + J^T w, to a residual |v + J^T w - w| <= tol |v|, as a linear solver does.
 
-        Relative to |w| the same tolerance would mean little: w is tens of times longer than v where an eigenvalue of J
-        lies next to 1 (docs/numerics.md, section 7).
+        Relative to |w|, the same tolerance would mean little: w is tens of times longer than v if an eigenvalue of J
+        lies close to 1 (docs/numerics.md, section 7).
         """
         v = at_least_float32(equation.v)
         start = v if equation.start is None else at_least_float32(equation.start)
@@ -122,12 +123,12 @@ class Solver(ABC):
 
 @dataclass(frozen=True)
 class Picard(Solver):
-    """Relaxed iteration x <- x + relaxation (f(x) - x) (Krasnoselskii 1955); with 1 it is the plain one."""
+    """Relaxed iteration x <- x + relaxation (f(x) - x) (Krasnoselskii 1955); 1 is the plain one."""
 
     relaxation: float = 1.0
 
     def begin(self, x0: Tensor) -> Advance:
-        """Nothing to remember."""
+        """The relaxed step, which remembers nothing."""
         return lambda x, fx: fx if self.relaxation == 1 else torch.lerp(x, fx, self.relaxation)
 
 
@@ -135,9 +136,10 @@ class Picard(Solver):
 class Anderson(Solver):
     """Anderson acceleration, type II (Walker & Ni 2011): the combination of iterates whose residual is least.
 
-    The ridge penalises each weight in units of its own residual's square. An absolute one dominates once residuals are
-    small, and undoes the acceleration (NUMERICS section 3: 53 evaluations against 14); one relative to the mean square
-    dominates the newest residuals where the memory spans many orders of magnitude (24 evaluations against 63).
+    The ridge penalizes each weight in units of the square of its own residual. An absolute ridge dominates once
+    residuals are small and undoes the acceleration (53 evaluations instead of 14; docs/numerics.md, section 6). One
+    relative to the mean square dominates the newest residuals if the memory spans many orders of magnitude (63
+    evaluations instead of 24).
     """
 
     memory: int
@@ -173,7 +175,7 @@ class _AndersonHistory:
         return combined.view_as(fx)
 
     def _weights(self, filled: int, newest: int) -> Tensor:
-        """(batch, filled) weights of sum 1 that minimise the combined residual; a singular system takes the newest."""
+        """(batch, filled) weights of sum 1 with the least combined residual; the newest alone if that is singular."""
         gram = self.gram[:, :filled, :filled]
         lengths = gram.diagonal(dim1=1, dim2=2).sqrt()
         cosines = gram / (lengths[:, :, None] * lengths[:, None])
@@ -187,7 +189,7 @@ class _AndersonHistory:
 
 
 class Progress:
-    """Which samples still run, what each has cost, its best residual, and how it ended."""
+    """Tracks which samples still run, what each has cost, its best residual, and how it ended."""
 
     def __init__(self, x0: Tensor, tol: float) -> None:
         self.tol = tol
@@ -197,10 +199,10 @@ class Progress:
         self.residual = torch.full((len(x0),), torch.inf, dtype=x0.dtype, device=x0.device)
 
     def update(self, residual: Tensor, failed: Tensor | None = None, evaluations: int = 1) -> Tensor:
-        """Account for `evaluations` that led to `residual`, (batch,); returns who is better than ever before."""
-        # As few operations as can be: after every evaluation of a small T they are what takes time.
+        """Account for `evaluations` that led to `residual`, (batch,); returns which samples improved on their best."""
+        # As few operations as possible: with a small T, they take more time than the evaluation.
         self.nfe.add_(self.running, alpha=evaluations)
-        # A residual is never negative, so this is "is finite" in a third of the time.
+        # A residual is never negative, so this tests whether it is finite, in a third of the time of isfinite.
         sound = self.running & (residual < torch.inf)
         if failed is not None:
             sound = sound & ~failed
@@ -210,17 +212,17 @@ class Progress:
         return better
 
     def finished(self, step: int) -> bool:
-        """No sample runs any more, as far as the host knows after `step`."""
+        """Whether no sample runs any more, as far as the host knows after `step`."""
         return (step + 1) % self.check_every == 0 and not self.running.any()
 
     def solution(self, value: Tensor, cut: Status = Status.MAX_STEPS) -> Solution:
-        """The outcome: whoever has stopped has either come within the tolerance or diverged."""
+        """The outcome: a sample that stopped has met the tolerance or diverged; the others get the status `cut`."""
         stopped = torch.where(self.residual <= self.tol, Status.CONVERGED, Status.DIVERGED)
         return Solution(value, self.residual, self.nfe, torch.where(self.running, cut, stopped))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision is too narrow for residuals and inner products."""
+    """x in float32 or wider, because half precision is too narrow for residuals and inner products."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -230,18 +232,19 @@ def per_sample_norm(x: Tensor) -> Tensor:
 
 
 def inner_products(vectors: Tensor, x: Tensor) -> Tensor:
-    """Of (batch, n, size) with (batch, size): (batch, n). A row times a matrix is twice as fast as the transpose."""
+    """Inner products of `vectors`, (batch, n, size), with `x`, (batch, size): (batch, n)."""
+    # A row times a matrix is twice as fast as the transpose.
     return (x[:, None] @ vectors.mT).squeeze(1)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, both of norms; 0 / 0 is 0."""
+    """numerator / denominator, for norms; 0 / 0 is 0."""
     return numerator / denominator.clamp_min(torch.finfo(denominator.dtype).tiny)
 
 
 def keep(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """`new` for the samples in `mask` (batch,), `old` for the others."""
-    # The usual case, and free to recognise where reading the mask stops no queue.
+    # The usual case, and cheap to recognize on a CPU, where reading the mask stalls no queue.
     if mask.device.type == "cpu" and new.shape == old.shape and mask.all():
         return new
     return torch.where(mask.view(-1, *[1] * (old.dim() - 1)), new, old)

@@ -84,10 +84,14 @@ class Equilibrium(nn.Module):
         return output
 
     @torch.no_grad()
-    def reconstruct(self, d: Tensor) -> Output:
-        """Reconstruct d, (batch, 3, height, width), for scoring: with the evaluation solver and without a gradient."""
+    def reconstruct(self, d: Tensor, start: Tensor | None = None, solver: Solver | None = None) -> Output:
+        """Reconstruct d, (batch, 3, height, width), for a score, without a gradient.
+
+        The evaluation solver starts from the initial state; another start or solver continues a reconstruction.
+        """
         method = self.backprop if isinstance(self.backprop, Unrolled) else Jfb()
-        found = method(Problem(lambda state: self._T(state, d), self.map.initial(d), self.evaluation_solver))
+        start = self.map.initial(d) if start is None else start
+        found = method(Problem(lambda state: self._T(state, d), start, solver or self.evaluation_solver))
         return Output(self.map.output(found.state, d), found.state, found.forward, [], self.map.unit_step)
 
 

@@ -1,6 +1,6 @@
-"""Forward operators A of d = A x + noise, one file a family: A, its adjoint, its inverse and its proximal operator.
+"""Forward operators A of d = A x + noise, one file per family: A, its adjoint, its inverse and its proximal operator.
 
-Needs torch alone. Imports no other room.
+This room needs only torch and imports no other room.
 """
 
 from harness.physics.base import Physics, observe

@@ -1,4 +1,4 @@
-"""What maps and baselines need of a forward operator, and how a measurement is made with it."""
+"""The interface of forward operators, and how a measurement is made with one."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Physics(Protocol):
-    """What maps and baselines need of a forward operator."""
+    """What maps and baselines require of a forward operator A."""
 
     noise_std: float
     value_range: tuple[float, float]
@@ -14,10 +14,10 @@ class Physics(Protocol):
     """Largest singular value of A."""
 
     def A(self, x: Tensor) -> Tensor:
-        """The measurement without noise."""
+        """A x, the measurement without noise."""
 
     def A_adjoint(self, d: Tensor) -> Tensor:
-        """The transpose of A."""
+        """A^T d."""
 
     def prox_l2(self, z: Tensor, d: Tensor, penalty: Tensor | float) -> Tensor:
         """The argmin over x of penalty/2 |Ax - d|^2 + 1/2 |x - z|^2."""
@@ -27,5 +27,5 @@ class Physics(Protocol):
 
 
 def observe(physics: Physics, images: Tensor, noise: Tensor) -> Tensor:
-    """d = A x + eps (paper, eq. 1), with standard normal `noise` scaled to the physics' own level."""
+    """d = A x + eps (paper, eq. 1), where eps is the standard normal `noise` scaled to the physics' noise level."""
     return physics.A(images) + physics.noise_std * noise

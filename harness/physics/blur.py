@@ -1,7 +1,6 @@
-"""Forward operators A of d = A x + noise: A, its adjoint, its inverse and its proximal operator, all exact.
+"""Gaussian blur: A, its adjoint, its inverse and its proximal operator, all exact.
 
-A physics object offers `A(x)`, `A_adjoint(d)`, `prox_l2(z, d, penalty)` and `norm`, the call shapes of deepinv, so
-that its physics objects can stand in for ours. Pictures are (batch, 3, height, width).
+Pictures have shape (batch, 3, height, width). `A`, `A_adjoint` and `prox_l2` are called as in deepinv.
 """
 
 import math
@@ -12,13 +11,13 @@ from torch import Tensor, nn
 
 
 class GaussianBlur(nn.Module):
-    """Blur with g_ij ~ exp(-(i^2 + j^2) / (2 std^2)), sum 1, each channel alone.
+    """Blur of each channel with the kernel g_ij ~ exp(-(i^2 + j^2) / (2 std^2)), normalized to sum 1.
 
-    The kernel is separable, so on an h x w picture A x = M_h x M_w with M_n symmetric, n x n: banded for zero padding,
-    circulant for a circular boundary. With M = Q diag(l) Q^T every solve with A is two changes of basis and a
-    division, exact for both boundaries, and nothing of size n^2 x n^2 is ever formed.
+    The kernel is separable, so on an h x w picture A x = M_h x M_w, where M_n is a symmetric n x n matrix: banded for
+    zero padding, circulant for a circular boundary. With M = Q diag(l) Q^T, every solve with A is two changes of basis
+    and a division. It is exact for both boundaries, and no matrix of size n^2 x n^2 is ever formed.
 
-    Pictures of any size may come: the matrices of a length are made when the first one does.
+    Pictures may have any size: the matrices for a new side length are computed when it first occurs.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class GaussianBlur(nn.Module):
         self._matrix = partial(_blur_matrix, kernel_size=kernel_size, std=kernel_std, circular=boundary == "circular")
         self._axes = nn.ModuleDict({str(image_size): Axis(self._matrix(image_size))})
         self.norm = float(self._axis(image_size).eigenvalues.abs().max()) ** 2
-        """Of square pictures of `image_size`."""
+        """Largest singular value of A on square pictures of `image_size`."""
 
     def A(self, x: Tensor) -> Tensor:
         """M_h x M_w for every channel."""
@@ -44,7 +43,7 @@ class GaussianBlur(nn.Module):
         return rows.M @ x @ columns.M
 
     def A_adjoint(self, d: Tensor) -> Tensor:
-        """A is symmetric: its adjoint is itself."""
+        """A^T d = A d, because A is symmetric."""
         return self.A(d)
 
     def prox_l2(self, z: Tensor, d: Tensor, penalty: Tensor | float) -> Tensor:
@@ -54,11 +53,11 @@ class GaussianBlur(nn.Module):
         return self._from_spectrum((z_hat + penalty * spectrum * d_hat) / (1 + penalty * spectrum**2))
 
     def inverse(self, d: Tensor) -> Tensor:
-        """A^-1 d. A is badly conditioned (NUMERICS: A^T A reaches down to 2e-10), so noise explodes."""
+        """A^-1 d. Noise explodes: eigenvalues of A^T A go down to 2e-10 (docs/numerics.md, section 1)."""
         return self._from_spectrum(self._to_spectrum(d) / self.spectrum(d))
 
     def spectrum(self, x: Tensor) -> Tensor:
-        """(height, width): the eigenvalues of A on pictures of the size of x, on the basis Q_h (x) Q_w."""
+        """(height, width): the eigenvalues of A for pictures of the size of x, in the basis Q_h (x) Q_w."""
         rows, columns = self._sides(x)
         return torch.outer(rows.eigenvalues, columns.eigenvalues)
 
@@ -84,7 +83,7 @@ class GaussianBlur(nn.Module):
 
 
 class Axis(nn.Module):
-    """The one-dimensional blur of one length, M = Q diag(eigenvalues) Q^T."""
+    """The one-dimensional blur for one side length, M = Q diag(eigenvalues) Q^T."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The truth about a cell: its directory, the events of its record, and the environment that it ran in.
+"""The truth about a cell: its directory, the events of its record, and the environment in which it ran.
 
-Torch-free. Imports config.
+This room does not need torch. It imports config.
 """
 
 from harness.records.cell_folder import CellBusy, CellFolder, CellStatus

@@ -1,14 +1,14 @@
-"""The cell directory: its layout, its status and its lock (torch-free). It is the truth about a cell.
+"""The cell directory: its layout, its status and its lock (torch-free). It is the authoritative account of a cell.
 
-cell.json             what it computes
-status.json           how far it is
-lock                  held by the process that runs it; the kernel lets go when that process dies
-attempts/N/record.jsonl
-attempts/N/exit.json  how the attempt ended; missing where nobody lived to write it
-checkpoints/          of the training, newest last
-weights/              of the trained model: with cell.json all that restoring pictures elsewhere takes
-scores.jsonl          scores on more test pictures, measured after it was finished
-reconstructions/      a few test pictures, PNG
+cell.json             what the cell computes
+status.json           its progress
+lock                  held by the process that runs the cell; the kernel releases it when that process dies
+attempts/N/record.jsonl   the events of the attempt
+attempts/N/exit.json  how the attempt ended; missing if it was killed before it could write this file
+checkpoints/          checkpoints of the training, newest last
+weights/              weights of the trained model; with cell.json, all that is needed to restore pictures elsewhere
+scores.jsonl          scores on more test pictures, measured after the cell finished
+reconstructions/      a few test pictures as PNG files
 """
 
 import fcntl
@@ -30,7 +30,7 @@ State = Literal["planned", "running", "interrupted", "failed", "finished"]
 
 
 class CellStatus(BaseModel):
-    """How far a cell is."""
+    """The progress of a cell."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -42,19 +42,20 @@ class CellStatus(BaseModel):
     started: float = 0.0
     """When the newest attempt started, seconds since the epoch."""
     updated: float = 0.0
+    """When this status was written, seconds since the epoch."""
     first_step: int = 0
     """The step at which the newest attempt started."""
     seconds: float = 0.0
-    """Wall time of the attempts that have ended, as far as anybody lived to write it down."""
+    """Wall time of the attempts that have ended, as far as they recorded it."""
     adjoint_cut: float | None = None
     """Share of the adjoint solves of the newest attempt that ended at their limit; null where none has a tolerance."""
     message: str = ""
-    """The last error, one line."""
+    """The last error, in one line."""
     code: str = ""
-    """Commit of the newest attempt, `(dirty)` where files differed from it; empty outside a repository."""
+    """Commit of the newest attempt, followed by `(dirty)` if files differed from it; empty outside a repository."""
 
     def seconds_left(self) -> float | None:
-        """Expected time to the end of the training at the newest attempt's pace."""
+        """Expected seconds until the training ends, at the newest attempt's pace; None if there is no pace yet."""
         done = self.step - self.first_step
         if self.state != "running" or done <= 0:
             return None
@@ -71,16 +72,16 @@ class Exit(BaseModel):
     step: int
     """Completed steps."""
     reason: str
-    """One line; empty where the cell is finished."""
+    """One line; empty if the cell finished."""
     host: str
     job: str
-    """The scheduler's name of the job; empty without one."""
+    """The scheduler's name for the job; empty without a scheduler."""
     restart: int
-    """How often the scheduler had started that job before."""
+    """Number of times the scheduler had started that job before."""
 
 
 class CellBusy(RuntimeError):
-    """Another process runs this cell."""
+    """Another process is running this cell."""
 
 
 class CellFolder:
@@ -96,12 +97,12 @@ class CellFolder:
 
     @property
     def runs_root(self) -> Path:
-        """The runs directory that it lies in."""
+        """The runs directory that contains this cell."""
         return self.path.parent.parent
 
     @property
     def decoded_data(self) -> Path:
-        """Where the decoded pictures of all cells of the runs directory lie."""
+        """Directory of the decoded pictures, shared by all cells of the runs directory."""
         return self.runs_root / "data"
 
     def sibling(self, cell_id: str) -> "CellFolder":
@@ -110,21 +111,21 @@ class CellFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """Directory of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def weights(self) -> Path:
-        """Where the weights of a finished training lie."""
+        """Directory of the weights of a finished training."""
         return self.path / "weights"
 
     @property
     def reconstructions(self) -> Path:
-        """Where reconstructed test pictures lie."""
+        """Directory of the reconstructed test pictures."""
         return self.path / "reconstructions"
 
     def plan(self, cell: Cell) -> None:
-        """Write cell.json where it is not there yet."""
+        """Write cell.json unless it exists."""
         if not (self.path / "cell.json").exists():
             write_atomically(self.path / "cell.json", json.dumps(cell.to_json(), indent=1))
 
@@ -133,7 +134,7 @@ class CellFolder:
         return parse_cell(json.loads((self.path / "cell.json").read_text()))
 
     def status(self) -> CellStatus:
-        """How far it is. A cell that says it runs, but whose lock is free, was interrupted."""
+        """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted."""
         status = self._written_status()
         if status.state == "running" and not self._is_locked():
             return status.model_copy(update={"state": "interrupted"})
@@ -151,13 +152,13 @@ class CellFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the cell, so that a job that the scheduler runs twice trains once.
+        """Hold the lock of the cell, so that a job that the scheduler starts twice trains only once.
 
         Raises:
-            CellBusy: another process owns it.
+            CellBusy: another process holds the lock.
         """
         with open(self.path / "lock", "a") as lock:
-            # A second try, for someone may just be asking whether the lock is free.
+            # Try twice, because another process may hold the lock for a moment just to see whether it is free.
             if not _try_lock(lock):
                 time.sleep(1)
                 if not _try_lock(lock):
@@ -165,7 +166,7 @@ class CellFolder:
             yield
 
     def new_attempt(self) -> int:
-        """Make the directory of the next attempt; its number."""
+        """Create the directory of the next attempt and return its number."""
         number = len(self._attempts())
         (self.path / "attempts" / str(number)).mkdir(parents=True)
         return number
@@ -176,7 +177,7 @@ class CellFolder:
         return len(self._attempts()) - 1
 
     def end_attempt(self, state: State, reason: str = "") -> None:
-        """Write down how the newest attempt ended, in its own directory and in the status."""
+        """Record how the newest attempt ended, in its own directory and in the status."""
         status = self._written_status()
         now = time.time()
         ended = Exit(
@@ -198,7 +199,7 @@ class CellFolder:
         self.write_status(status.model_copy(update=changes))
 
     def exits(self) -> dict[int, Exit]:
-        """How attempts ended, by their number, as far as it was written down."""
+        """How attempts ended, by number; an attempt that did not record its end is missing."""
         paths = [path / "exit.json" for path in self._attempts()]
         return {
             int(path.parent.name): Exit.model_validate_json(path.read_text(encoding="utf-8"))
@@ -215,7 +216,7 @@ class CellFolder:
         return merge([self._read_attempt(path) for path in self._attempts()])
 
     def scores(self) -> list[AnyEvent]:
-        """What `harness.commands.score` has measured since the cell was finished."""
+        """The events that `harness.commands.score` wrote after the cell finished."""
         try:
             with open(self.path / "scores.jsonl", encoding="utf-8") as lines:
                 return parse_lines(lines)
@@ -223,7 +224,7 @@ class CellFolder:
             return []
 
     def write_scores(self, events: list[AnyEvent]) -> None:
-        """Replace that."""
+        """Replace the events that `scores` returns."""
         write_atomically(self.path / "scores.jsonl", "".join(event.model_dump_json() + "\n" for event in events))
 
     def _attempts(self) -> list[Path]:

@@ -1,11 +1,11 @@
-"""The outcome of a check of a device or of a cluster."""
+"""The outcome of one check of a device or a cluster."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The outcome of one check."""
 
     passed: bool
     said: str

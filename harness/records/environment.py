@@ -1,4 +1,4 @@
-"""Where and with what code a record was made (torch-free at import)."""
+"""Where and with which code a record was made (torch-free at import)."""
 
 import os
 import platform
@@ -26,12 +26,12 @@ def describe() -> dict[str, Any]:
 
 
 def code(described: dict[str, Any]) -> str:
-    """Commit and dirty flag in a few characters; empty outside a repository."""
+    """Abbreviated commit and dirty flag; empty outside a repository."""
     return described["git_commit"][:12] + (" (dirty)" if described["git_dirty"] else "")
 
 
 def processors() -> int:
-    """Processors that this process may use, which in an allocation or a container are fewer than there are."""
+    """Number of processors that this process may use; in an allocation or a container, fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,7 +41,7 @@ def host() -> str:
 
 
 def job() -> str:
-    """The scheduler's name of this job: its number, of an array with the index; empty without a scheduler."""
+    """The scheduler's name for this job: its number, with the index in a job array; empty without a scheduler."""
     get = os.environ.get
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{get('SLURM_ARRAY_JOB_ID')}_{get('SLURM_ARRAY_TASK_ID')}"
@@ -49,13 +49,15 @@ def job() -> str:
 
 
 def restart() -> int:
-    """How often the scheduler has started this job before."""
+    """Number of times the scheduler has started this job before."""
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
 def git_state() -> dict[str, Any]:
     """Commit of this checkout and whether files differ from it; empty outside a repository."""
-    commit = _git("rev-parse", "HEAD")
+    # An installed package may lie inside the repository of another project, which does not track it.
+    is_tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    commit = _git("rev-parse", "HEAD") if is_tracked else None
     if commit is None:
         return {"git_commit": "", "git_dirty": False}
     return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}

@@ -1,10 +1,10 @@
-"""What a cell writes down, one JSON line per event, and how the attempts at a cell become one record (torch-free).
+"""The events that a cell writes, one JSON line each, and how its attempts merge into one record (torch-free).
 
-Numbers that are not finite stand as they are, as the JSON constants Infinity, -Infinity and NaN.
+Numbers that are not finite are written as the constants Infinity, -Infinity and NaN, which Python's json reads.
 
-Each attempt appends to a file of its own and says which checkpoint it resumed from, so a killed or a zombie attempt
-can neither lose nor repeat a step: `merge` keeps, of earlier attempts, what they wrote up to that checkpoint.
-A step is counted in completed training steps: the event of the first step has step 1.
+Each attempt appends to its own file and says from which checkpoint it resumed, so a killed or a zombie attempt can
+neither lose nor repeat a step: `merge` keeps what earlier attempts wrote up to that checkpoint. `step` is the number of
+completed training steps: the event of the first step has step 1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     time: float
-    """Seconds since the epoch at which it was written."""
+    """When the line was written, seconds since the epoch."""
 
 
 class Start(Event):
@@ -28,7 +28,7 @@ class Start(Event):
 
     event: Literal["start"] = "start"
     resumed_from: int
-    """Step of the checkpoint it resumed from; 0 starts afresh."""
+    """Step of the checkpoint from which the attempt resumed; 0 if it started from scratch."""
     environment: dict[str, Any]
     """Git commit and dirty flag, package versions, device, host, threads."""
 
@@ -41,16 +41,16 @@ class Step(Event):
     loss: float
     """The cell's loss, mse or rmse, over the global batch."""
     penalty: float = 0.0
-    """What the Jacobian penalty adds to it; 0 without one."""
+    """What the Jacobian penalty adds to the loss; 0 without one."""
     learning_rate: float
     gradient_norm: float
-    """Before clipping."""
+    """Norm of the whole gradient before clipping."""
     nfe: float
     """Forward evaluations of T per sample, mean over the global batch."""
     nfe_imbalance: float
-    """Evaluations run by the busiest rank over the mean of all ranks."""
+    """Evaluations run by the busiest rank, divided by the mean over all ranks."""
     residual: float
-    """Largest relative residual of the batch."""
+    """Largest relative residual in the global batch."""
     diverged: list[int]
     """Indices of the pictures whose forward or adjoint solve diverged."""
     adjoint_nfe: float
@@ -58,13 +58,13 @@ class Step(Event):
     adjoint_residual: float
     """Largest relative residual of the adjoint solve; 0 without one."""
     unconverged: float = 0.0
-    """Share of the global batch whose forward solve ended at its largest number of steps, above its tolerance."""
+    """Share of the global batch whose forward solve ended at its maximum number of steps, above its tolerance."""
     adjoint_unconverged: float | None = None
     """The same share of the adjoint solves; null without an adjoint solve that has a tolerance to meet."""
     seconds: dict[str, list[float]]
-    """Phase to its seconds on each rank. On every rank the phases add up to the wall time of the whole step."""
+    """Seconds of each phase on each rank. On every rank, the phases add up to the wall time of the whole step."""
     updated: bool = True
-    """False where the gradient was not finite and the weights were left alone."""
+    """False if the gradient was not finite and the weights were left unchanged."""
 
     @property
     def duration(self) -> float:
@@ -78,11 +78,11 @@ class Evaluation(Event):
     event: Literal["evaluation"] = "evaluation"
     step: int
     split: Literal["validation", "test", "full"]
-    """`full`: more test pictures, scored after the cell was finished."""
+    """`full`: more test pictures, scored after the cell finished."""
     indices: list[int]
     """The pictures, in the order of the lists below."""
     scores: dict[str, list[float]]
-    """Metric to its scores: psnr, ssim and legacy_psnr, and a user's own metrics."""
+    """Scores by metric: psnr, ssim, legacy_psnr and a user's own metrics."""
     nfe: list[float]
     """Evaluations of T."""
     residual: list[float]
@@ -90,7 +90,7 @@ class Evaluation(Event):
     unit_residual: list[float] = []
     """The residual of the undamped map per unit of its step size, which can be compared across maps."""
     unconverged: list[int] = []
-    """Indices of the pictures whose solve ended at its largest number of steps, above its tolerance."""
+    """Indices of the pictures whose solve ended at its maximum number of steps, above its tolerance."""
     diverged: list[int] = []
     """Indices of the pictures whose solve diverged."""
 
@@ -106,42 +106,42 @@ class Search(Event):
     parameter: str
     candidates: list[float]
     psnr: list[float]
-    """Mean standard PSNR on the validation split of each candidate."""
+    """Mean standard PSNR of each candidate on the validation split."""
     chosen: float
     interior: bool
-    """The chosen candidate is neither the first nor the last."""
+    """Whether the chosen candidate is neither the first nor the last."""
 
 
 class Cost(BaseModel):
-    """What one gradient on a fixed batch costs."""
+    """The cost of one gradient on a fixed batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     peak_allocated_bytes: int
-    """Peak during the gradient over what was allocated before it."""
+    """Peak allocation during the gradient, minus what was allocated before it."""
     saved_bytes: int
-    """Held for the backward pass after the forward pass, parameters excluded."""
+    """Bytes held for the backward pass after the forward pass, excluding parameters."""
     flops: int
     """Floating-point operations of one rank's gradient (matrix products and convolutions)."""
     seconds: float
     """Median time of one gradient."""
     seconds_spread: float
-    """Third less first quartile of the repeats."""
+    """Interquartile range of that time over the repeats."""
     exposed_communication: float
-    """Median backward time under DDP less that without synchronisation, in seconds."""
+    """Median backward time under DDP minus that without synchronization, in seconds."""
     gradient_bytes: int
-    """Bytes that the ranks reduce."""
+    """Number of bytes that the ranks reduce."""
 
 
 class Probe(Event, Cost):
-    """The cost of one gradient, measured outside the training loop; of each figure the worst rank counts."""
+    """The cost of one gradient, measured outside the training loop; each number is that of the worst rank."""
 
     event: Literal["probe"] = "probe"
     step: int
 
 
 class Contraction(Event):
-    """How contractive the map is where it ends on some validation pictures, and where it goes far past that."""
+    """How contractive the map is at its final states on some validation pictures, and where longer iteration leads."""
 
     event: Literal["contraction"] = "contraction"
     step: int
@@ -152,19 +152,21 @@ class Contraction(Event):
     spectral_radius: list[float]
     """Modulus of the dominant eigenvalue of J."""
     dominant_eigenvalue: list[float]
-    """Its real part, which has its sign where it is real."""
+    """Real part of that eigenvalue, with its sign."""
     dominant_imaginary: list[float]
-    """Modulus of its imaginary part; 0 where it is real."""
+    """Modulus of its imaginary part; 0 if the eigenvalue is real."""
     eigenvalue_residual: list[float]
-    """|J^T v - mu v| / |mu| of that eigenvalue mu: how well it is known."""
+    """|J^T v - mu v| / |mu| for that eigenvalue mu: how accurately it is known."""
     psnr_at: dict[int, float] = {}
-    """Mean standard PSNR of the plainly iterated state after so many evaluations of T."""
+    """Mean standard PSNR of the plainly iterated state, by number of evaluations of T."""
     residual_at: dict[int, float] = {}
-    """Largest relative residual there."""
+    """Largest relative residual, by number of evaluations of T."""
+    psnr_moved: list[float] = []
+    """Change in dB of each scored PSNR if the solve continues to a hundredth of the tolerance, after training only."""
 
 
 class GradientError(BaseModel):
-    """One method's gradient g against the exact one e, all parameters as one vector."""
+    """One method's gradient g compared with the exact gradient e, each as one vector over all parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -174,13 +176,13 @@ class GradientError(BaseModel):
     norm_ratio: float
     """|g| / |e|."""
     evaluations: int
-    """Forward passes through T, the batch counted as one."""
+    """Number of forward passes through T, counting a batch as one."""
     products: int
-    """Backward passes through T, the last one, to the parameters, included."""
+    """Number of backward passes through T, including the last one, to the parameters."""
 
 
 class Fidelity(Event):
-    """Each backprop method's gradient on a fixed batch against the exact one, converged in float64."""
+    """Each backprop method's gradient on a fixed batch compared with the exact one, converged in float64."""
 
     event: Literal["fidelity"] = "fidelity"
     step: int
@@ -188,47 +190,48 @@ class Fidelity(Event):
     indices: list[int]
     """The validation pictures of the batch."""
     left_out: list[int] = []
-    """Those of them whose forward or adjoint solve did not converge: they have no part in any gradient."""
+    """Those of these pictures whose forward or adjoint solve did not converge; no gradient includes them."""
     forward_residual: float
-    """Of the reference; the largest of the pictures compared."""
+    """Forward residual of the reference: the largest among the pictures compared."""
     adjoint_residual: float | None
-    """Null where the reference's forward solve did not converge."""
+    """Adjoint residual of the reference; null if its forward solve did not converge."""
     methods: dict[str, GradientError]
-    """The gradient of the whole batch; empty without a converged reference."""
+    """Errors of the whole batch's gradient, by method; empty without a converged reference."""
     pictures: dict[str, list[GradientError]] = {}
-    """The gradient of each compared picture's own loss: `indices` without `left_out`, in their order."""
+    """Errors of the gradient of each compared picture's own loss, by method: `indices` without `left_out`, in order."""
     dominant_eigenvalue: list[float] = []
-    """Of each compared picture, at the reference's fixed point: real part of the map's eigenvalue of largest modulus.
-    Above 1 the fixed point repels plain iteration."""
+    """Real part of the map's eigenvalue of largest modulus at the reference's fixed point of each compared picture.
+    Above 1, the fixed point repels plain iteration."""
     spectral_radius: list[float] = []
-    """Its modulus."""
+    """Modulus of that eigenvalue."""
 
 
 class Longer(Event):
-    """Where plain iteration of a trained map goes on test pictures, measured after the cell was finished."""
+    """Where plain iteration of a trained map leads on test pictures, measured after the cell finished."""
 
     event: Literal["longer"] = "longer"
     step: int
     indices: list[int]
     """The pictures, in the order of the lists below."""
     psnr_at: dict[int, list[float]]
-    """Standard PSNR after so many evaluations of T: the training depth, and ten times that."""
+    """Standard PSNR by number of evaluations of T: the training depth, and ten times that."""
     residual_at: dict[int, list[float]]
+    """Relative residual by number of evaluations of T."""
 
 
 class Exposure(Event):
-    """What a whole training saw: a condition of every comparison."""
+    """How much data a whole training saw, which is a condition of every comparison."""
 
     event: Literal["exposure"] = "exposure"
     step: int
     distinct_pictures: int
-    """Training pictures that were seen at least once, or of which a crop was."""
+    """Number of training pictures that were seen at least once, whole or as a crop."""
     noise_draws: int
-    """Distinct pairs of a picture and a draw of noise. A pool visits each of them many times."""
+    """Number of distinct pairs of a picture and a draw of noise. A pool visits each pair many times."""
 
 
 class Checkpoint(Event):
-    """Everything above this line is durable."""
+    """Everything before this line is durable."""
 
     event: Literal["checkpoint"] = "checkpoint"
     step: int
@@ -247,13 +250,13 @@ _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discrimi
 
 
 def parse_lines(lines: Iterable[str]) -> list[AnyEvent]:
-    """The events of one attempt. A last line cut off by a power failure is no event."""
+    """The events of one attempt. A last line that a power failure cut off is ignored."""
     complete = [line for line in lines if line.endswith("\n")]
     return [_ADAPTER.validate_json(line) for line in complete]
 
 
 def merge(attempts: Sequence[Sequence[AnyEvent]]) -> list[AnyEvent]:
-    """One record of all attempts, oldest first: each event of the finished history once."""
+    """Merge the events of all attempts, oldest first, into one record that has each event of the final history once."""
     merged: list[AnyEvent] = []
     for attempt in attempts:
         if not attempt:
@@ -278,21 +281,21 @@ def _up_to_checkpoint(events: Sequence[AnyEvent], step: int) -> list[AnyEvent]:
             return list(events[: position + 1])
     if step == 0 or not events:
         return []
-    # The attempt died between the checkpoint and its line here, which would have been the last.
+    # The attempt died after it saved the checkpoint and before it wrote this event, which would have been its last.
     return [*events, Checkpoint(time=events[-1].time, step=step)]
 
 
 CUT_SHARE = 0.05
-"""A method more of whose adjoint solves than this end at their limit is not what its name says: it is called cut."""
+"""If more than this share of a method's adjoint solves end at their limit, its name is marked as cut."""
 
 
 def adjoint_cut_share(events: Iterable[AnyEvent]) -> float | None:
-    """The share of all adjoint solves of a training that ended at their limit; None where none had a tolerance."""
+    """The share of all adjoint solves of a training that ended at their limit; None if none had a tolerance."""
     steps = (event for event in events if isinstance(event, Step))
     shares = [step.adjoint_unconverged for step in steps if step.adjoint_unconverged is not None]
     return fmean(shares) if shares else None
 
 
 def honest_name(method: str, share: float | None) -> str:
-    """The name of a backprop method, with ", cut" behind it if too many of its adjoint solves were."""
+    """The name of a backprop method, followed by ", cut" if more than CUT_SHARE of its adjoint solves were cut."""
     return f"{method}, cut" if share is not None and share > CUT_SHARE else method

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are either complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what shall stand at `path`: readers see the old file or the whole new one.
+    """Yield a path to write to instead of `path`, so that readers see either the old file or the complete new one.
 
-    The path that is given lies in the same directory. It is renamed to `path` at the end, or removed on an error.
+    The yielded path is in the same directory. It is renamed to `path` at the end, or removed after an error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -43,11 +43,7 @@ def train(
             d = task.observe(batch)
         # The model times its own solves inside this phase; the remaining time is the gradient of the parameters.
         with clock("parameter_gradient"):
-            order = task.sample_order
-            draws = order.draws(step).to(d.device)
-            output = model(
-                d, order.start(step), draws, order.adjoint_start(step), step < task.warm_up, step / task.steps
-            )
+            output = model(d, *_start_of(task, step, d.device))
             loss = task.loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):
@@ -71,6 +67,13 @@ def train(
             output=output,
             seconds=clock.read(),
         )
+
+
+def _start_of(task: Task, step: int, device: torch.device) -> tuple[object, ...]:
+    """Where the solves of a step start and what else its gradient depends on, as `Equilibrium.forward` takes it."""
+    order = task.sample_order
+    draws = order.draws(step).to(device)
+    return order.start(step), draws, order.adjoint_start(step), step < task.warm_up, step / task.steps
 
 
 def _discard_a_gradient(task: Task, model: nn.Module, batch: Batch, step: int) -> None:

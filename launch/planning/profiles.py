@@ -90,7 +90,7 @@ class Slurm(Limits):
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "16G"
     """Main memory per rank, with its unit: 16G, 500M."""
     cells_per_job: PositiveInt = 1
-    """Cells with the same world_size that share a job, one after the other; for cells that run shorter than they queue."""
+    """Cells with the same world_size that share a job, one after the other; for cells shorter than the queue."""
     cells_at_once: PositiveInt = 1
     """Single-rank cells that a job runs side by side, each with its own GPU, processors and memory."""
     throttle: PositiveInt = 50

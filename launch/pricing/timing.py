@@ -19,8 +19,7 @@ from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, S
 
 SHAPELESS = ("seed", "optimizer", "schedule", "operations", "pretraining", "steps", "warm_up", "evaluate_every")
 TEST_PICTURE = "test picture"
-"""One test picture, scored before and after training. Its time is that of an evaluation over the number requested, so
-if fewer pictures exist, every cell that requests more than there are is priced consistently."""
+"""One test picture, scored before and after training. If a cell requests more than exist, each counts for several."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Timing:
         return Timing(each, total - sum(each[kind] * count for kind, parts in took.items() for _, count in parts))
 
     def seconds(self, shape: Shape) -> float:
-        """Expected wall time of a cell with the same fields; a kind of step without a measurement takes the slowest's."""
+        """Expected wall time of a cell with the same fields; a kind of step not seen here counts as the slowest one."""
         slowest = max((seconds for kind, seconds in self.each.items() if kind.startswith("step")), default=0.0)
         return self.rest + sum(count * self.each.get(kind, slowest) for kind, count in shape.counts)
 

@@ -211,6 +211,7 @@ def contraction(number: int, fake: Fake) -> Contraction:
         dominant_imaginary=[0.0, 0.01],
         eigenvalue_residual=[fake.eigenvalue_residual, 2e-2],
         psnr_at={25: fake.psnr, 50: fake.psnr, 250: fake.psnr + fake.drift} if number else {},
+        psnr_moved=[0.004, -0.006] if number else [],
         residual_at={25: 1e-2, 50: 1e-3, 250: math.inf if fake.drift < -10 else 1e-4} if number else {},
     )
 

@@ -42,7 +42,8 @@ def test_report_is_written_printed_and_self_contained(
     make(runs, *SMALL)
     assert run(monkeypatch, "report", "demo", "--runs", str(runs.root)) == 0
     folder = runs.grid_folder("demo") / "report"
-    figures = {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost", "budgets"}
+    figures = {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost"}
+    figures |= {"fidelity-eigenvalue", "budgets"}
     tables = {
         f"{name}.{kind}"
         for name in ("accuracy", "cost", "conditions", "contraction", "fidelity")

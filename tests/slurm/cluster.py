@@ -4,9 +4,9 @@
         subprocess.run(["sinfo"])           # SLURM_CONF is set
         cluster.power_off("node2")
 
-munge, MariaDB, slurmdbd, slurmctld and one slurmd a node run as children of this process, on loopback ports of their
-own, and leave nothing behind. Each node has its own UTS, mount and PID namespace: a host name, a hosts file, and a
-death that takes every process on the node with it. Its GPUs are device files like /dev/null.
+munge, MariaDB, slurmdbd, slurmctld and one slurmd per node run as children of this process, on free loopback ports,
+and leave nothing behind. Each node has its own UTS, mount and PID namespace, and so its own host name and hosts file,
+and when it is killed, all of its processes die. Its GPUs are device files such as /dev/null.
 """
 
 import ctypes
@@ -24,12 +24,12 @@ from pathlib import Path
 from types import TracebackType
 
 PROGRAMS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sbatch", "srun", "unshare")
-# Slurm takes any device file for a GPU.
+# Slurm accepts any device file as a GPU.
 FAKE_GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
 START_SECONDS = 60.0
 POLL_SECONDS = 0.25
 
-# cred_expire: a requeued job waits until its old credential has expired, by default two minutes.
+# cred_expire: a requeued job waits until its old credential has expired, which takes two minutes by default.
 # preempt_send_user_signal: a preempted job gets the signal of its --signal option at the start of the grace time.
 SLURM_CONF = """\
 ClusterName=mini
@@ -88,7 +88,7 @@ StorageUser={user}
 
 
 def missing_programs() -> list[str]:
-    """What has to be installed before a cluster can start."""
+    """The programs that must be installed before a cluster can start."""
     return [name for name in PROGRAMS if shutil.which(name, path=_search_path()) is None]
 
 
@@ -98,7 +98,7 @@ class Cluster:
     def __init__(self, nodes: int = 4, cpus: int = 4, memory_mb: int = 4000, gpus: int = 2) -> None:
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.cpus, self.memory_mb, self.gpus = cpus, memory_mb, gpus
-        # Not below pytest's folder: munged wants every parent of its socket open to others.
+        # Not below pytest's folder, because munged requires that others can access every parent of its socket.
         self.root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._user = pwd.getpwuid(os.getuid()).pw_name
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -122,29 +122,33 @@ class Cluster:
         self._stop()
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Standard output of a Slurm command."""
+        """Run a Slurm command and return its standard output.
+
+        Raises:
+            RuntimeError: the command failed, unless `check` is false.
+        """
         done = subprocess.run(command, env=self._environment(), text=True, capture_output=True, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
 
     def node_state(self, node: str) -> str:
-        """`idle`, `mixed`, `allocated`, `down` ..."""
+        """The state of a node: `idle`, `mixed`, `allocated`, `down` ..."""
         return self.node_states().get(node, "")
 
     def node_states(self) -> dict[str, str]:
-        """Of every node; of none while slurmctld does not answer."""
+        """The state of every node; empty while slurmctld does not answer."""
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False).splitlines()
         return dict(line.split() for line in lines)
 
     def power_off(self, node: str, tell: bool = False) -> None:
-        """Kill every process on a node at once. Untold, slurmctld takes about 26 s to notice."""
+        """Kill every process on a node at once; unless `tell` is true, slurmctld takes about 26 s to notice."""
         self._kill(node)
         if tell:
             self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=power_off")
 
     def power_on(self) -> None:
-        """Start the nodes that are off; each is idle once it has registered."""
+        """Start the nodes that are off; each becomes idle once it has registered."""
         for node in set(self.nodes) - set(self._daemons):
             self._start_node(node)
 
@@ -155,7 +159,7 @@ class Cluster:
 
     def reset(self, timeout: float = 600.0) -> None:
         """Cancel every job and wait until all nodes are idle."""
-        # Asked to cancel jobs that have ended, scancel tries again for two minutes.
+        # When asked to cancel jobs that have ended, scancel retries for two minutes.
         if self.run("squeue", "--noheader").strip():
             for arguments in (["--state=PENDING"], ["--signal=KILL", "--full"], []):
                 self.run("scancel", *arguments, "--user", self._user, check=False)
@@ -210,7 +214,7 @@ class Cluster:
         files = {"socket": "socket", "key-file": "key", "log-file": "log", "pid-file": "pid", "seed-file": "seed"}
         options = [f"--{option}={munge / name}" for option, name in files.items()]
         self._spawn("munged", "munged", "--foreground", "--force", *options)
-        # With --skip-grant-tables an empty folder is enough of a database; nothing here has to survive a crash.
+        # With --skip-grant-tables an empty folder suffices as a database, and nothing here needs to survive a crash.
         self._spawn(
             "mariadbd", "mariadbd", "--no-defaults", "--skip-networking", "--skip-grant-tables",
             f"--datadir={root}/database", f"--socket={root}/mariadb.socket", f"--pid-file={root}/mariadb.pid",
@@ -234,7 +238,7 @@ class Cluster:
         uid, gid = os.getuid(), os.getgid()
         as_user = ["unshare", "--user", f"--map-user={uid}", f"--map-group={gid}"] if uid else []
         slurmd = " ".join([*as_user, "slurmd", "-D", "-N", node])
-        # The shell stays, as the node's init: a job is over only when somebody has reaped the orphans it left.
+        # The shell stays as the node's init process, because a job ends only when its orphans have been reaped.
         self._spawn(
             node, "unshare", *(["--map-root-user"] if uid else []), "--uts", "--mount", "--propagation", "private",
             "--pid", "--fork", "--kill-child", "--mount-proc",
@@ -269,7 +273,7 @@ class Cluster:
         process.wait()
 
     def _stop(self) -> None:
-        # Nodes first: everything that runs on them dies with their namespaces.
+        # Stop the nodes first: everything that runs on them dies with their namespaces.
         for name in [*self.nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
             if name in self._daemons:
                 self._kill(name)
@@ -277,7 +281,7 @@ class Cluster:
 
 
 def _search_path() -> str:
-    """Daemons lie in sbin, which a user's PATH may lack."""
+    """PATH with sbin, where the daemons are and which a user's PATH may lack."""
     return f"{os.environ['PATH']}:/usr/sbin"
 
 
@@ -287,7 +291,7 @@ def _die_with_parent() -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, outside the range that the kernel hands out by itself."""
+    """Unused ports outside the range from which the kernel assigns ports by itself."""
     sockets = []
     port = 11000 + os.getpid() % 8000
     while len(sockets) < count:
@@ -322,14 +326,14 @@ def _listens(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], complaint: str, timeout: float = 60.0) -> None:
-    """Poll a condition.
+    """Poll a condition until it is true.
 
     Raises:
-        TimeoutError: with the complaint, if it is still false when looked at after so many seconds.
+        TimeoutError: the condition is still false after `timeout` seconds; `complaint` is the message.
     """
     deadline = time.monotonic() + timeout
     while True:
-        # Read before the condition: a machine that stood still in between gets a look afterwards.
+        # Read the clock before the condition, so that after a pause of the machine the condition is checked once more.
         late = time.monotonic() > deadline
         if condition():
             return

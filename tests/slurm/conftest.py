@@ -1,4 +1,4 @@
-"""One real cluster for all tests of a session, quiet before each."""
+"""One real cluster for all tests of a session; each test starts with an idle cluster."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
 """`make slurm-demo`: starts a Slurm cluster of four nodes on this machine, runs a small grid on it, and stops it.
 
-While it runs, another terminal can look at it as a user of a cluster does, after the `export` that is printed:
+While it runs, run the printed `export` in another terminal to look at the cluster as a user would:
 
     squeue
     python -m launch status demo --watch --runs runs/slurm-demo
@@ -35,7 +35,7 @@ SMALL = ["model=de-prox,de-hqs", "backprop=jfb", "steps=12", "pretraining.steps=
 
 
 def main() -> int:
-    """Run the demo; 0 where every cell finished."""
+    """Run the demo; returns 0 if every cell finished."""
     if missing := missing_programs():
         packages = "slurm-wlm slurmdbd slurm-client munge mariadb-server"
         print(f"Slurm is not installed: no {', '.join(missing)}; apt-get install --no-install-recommends {packages}")

@@ -1,4 +1,4 @@
-"""What the tests on a real cluster have in common."""
+"""Helpers that the tests on a real cluster share."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def with_needed(cells: list[Cell]) -> list[Cell]:
 
 
 def send(runs: Runs, cells: list[Cell], **changes: object) -> list[CellFolder]:
-    """Launch cells as the grid `test`; their directories."""
+    """Launch cells as the grid `test`, and return their directories."""
     profile = Slurm.model_validate({**PROFILE.model_dump(), **changes})
     runs.write_plan(Grid(name="test"), cells)
     enqueue(runs, "test", cells, profile, Console(quiet=True))
@@ -48,7 +48,7 @@ def all_finished(folders: list[CellFolder]) -> bool:
 
 
 def job_id(runs: Runs, folder: CellFolder) -> str:
-    """The newest job of a cell."""
+    """The id of a cell's pending or running job."""
     return Submissions(runs).living([folder.cell_id])[folder.cell_id].job_id
 
 
@@ -58,7 +58,7 @@ def steps(folder: CellFolder) -> list[tuple[int, float]]:
 
 
 def weights(folder: CellFolder) -> dict[str, Tensor]:
-    """Of the newest checkpoint."""
+    """The weights in the newest checkpoint."""
     loaded = load_newest(folder.checkpoints, torch.device("cpu"))
     assert loaded is not None, folder.cell_id
     state: dict[str, Tensor] = loaded[1]["model"]
@@ -66,12 +66,12 @@ def weights(folder: CellFolder) -> dict[str, Tensor]:
 
 
 def assert_each_step_once(folder: CellFolder) -> None:
-    """In the record, and in order."""
+    """Assert that the record has each step once and in order."""
     assert [step for step, _ in steps(folder)] == list(range(1, folder.status().steps + 1)), folder.cell_id
 
 
 def assert_same_result(one: CellFolder, other: CellFolder) -> None:
-    """Same losses, each step once, same weights bit for bit."""
+    """Assert that the losses are the same, each step is recorded once, and the weights are identical bit for bit."""
     assert_each_step_once(one)
     assert steps(one) == steps(other), one.cell_id
     for name, tensor in weights(one).items():

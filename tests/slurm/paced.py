@@ -1,4 +1,4 @@
-"""A network of known pace: long enough to be disturbed, while the processors are left to the others."""
+"""A network that sleeps, so that tests have time to disturb its cells without keeping the processors busy."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from torch import Tensor
 from harness.models.networks import DnCNN
 
 PAUSE = "JFBENCH_TEST_PAUSE"
-"""Seconds, in the environment of a job."""
+"""Environment variable of a job with the seconds to sleep."""
 
 
 class Paced(DnCNN):

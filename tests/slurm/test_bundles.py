@@ -1,4 +1,4 @@
-"""Many tiny cells share few jobs, each in a process of its own."""
+"""Many tiny cells share a few jobs, each in its own process."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ PATIENCE = 1000.0
 
 
 def tiny_cells(count: int) -> list[Cell]:
-    """Cells of a moment: the score of the untouched measurement at so many noise levels."""
+    """Cells that take only a moment: they score the unprocessed measurement at `count` noise levels."""
     return [
         parse_cell({"kind": "baseline", "baseline": "degraded", "data": DATA, "physics": {"noise_std": 0.001 * number}})
         for number in range(1, count + 1)

@@ -1,4 +1,4 @@
-"""The cluster that the other tests run on: it has what they rely on, and goes without trace."""
+"""The cluster that the other tests run on has what they rely on."""
 
 import subprocess
 

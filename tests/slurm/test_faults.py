@@ -33,7 +33,7 @@ from tests.slurm.paced import PAUSE
 
 PATIENCE = 3000.0
 Fault = tuple[str, Callable[[CellFolder], None]]
-"""What the attempt's reason to end says of it (of a lost node nobody can say anything), and what does it."""
+"""A word in the reason with which the attempt ends (empty for a lost node, which leaves none), and what causes it."""
 
 
 def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
@@ -44,13 +44,13 @@ def trained(world_size: int, model: str, backprop: str, steps: int) -> Cell:
     )  # fmt: skip
 
 
-# Slurm looks at its time limits, of whole minutes, every half minute. A step evaluates the network five times.
+# Slurm checks time limits, which are whole minutes, every half minute. A step evaluates the network five times.
 LONG = trained(1, "de-grad", "jfb", steps=1200)
 PACE = {"OMP_NUM_THREADS": "1", PAUSE: "0.02"}
 
 
 def grid() -> list[Cell]:
-    """24 cells: 17 of one rank, 5 of two, 2 of two nodes with two ranks each."""
+    """24 cells: 17 with one rank, 5 with two, and 2 on two nodes with two ranks each."""
     models = ("de-grad", "de-prox", "de-admm", "de-hqs")
     cells = [LONG]
     cells += [trained(1, model, backprop, 80) for model in models[1:] for backprop in ("jfb", "phantom", "neumann")]
@@ -72,7 +72,10 @@ def reasons(folder: CellFolder) -> list[str]:
 
 
 def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> dict[CellFolder, str]:
-    """Hit a cell of so many ranks by each fault, as soon as one trains and has a checkpoint; what its reason says."""
+    """Cause each fault in a cell with the given number of ranks, as soon as one is training and has a checkpoint.
+
+    Returns the word that the reason of each disturbed cell must contain.
+    """
     hit: dict[CellFolder, str] = {}
     ranks = {folder: folder.cell().world_size for folder in folders}
     deadline = time.monotonic() + PATIENCE
@@ -89,7 +92,7 @@ def disturb(folders: list[CellFolder], faults: dict[int, list[Fault]]) -> dict[C
 
 
 def follow(runs: Runs, uri: str) -> subprocess.Popen[bytes]:
-    """`launch sync --follow` beside the jobs; it ends after a last pass when its standard input closes."""
+    """Run `launch sync --follow` beside the jobs; when its standard input closes, it syncs once more and ends."""
     words = [sys.executable, "-m", "launch", "sync", "test", "--follow", "--runs", str(runs.root)]
     return subprocess.Popen(words, stdin=subprocess.PIPE, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
 
@@ -132,14 +135,14 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
         return cluster.run("squeue", "--noheader", "--jobs", job_id(runs, folder), f"--format={name}").strip()
 
     def power_off(folder: CellFolder) -> None:
-        # Nobody tells slurmctld: it notices after a while, and starts the cell again elsewhere.
+        # slurmctld gets no notice; it detects the loss after a while and restarts the cell elsewhere.
         cluster.power_off(field(folder, "%N"))
 
     def set_limit(folder: CellFolder, minutes: int) -> None:
         cluster.run("scontrol", "update", f"jobid={job_id(runs, folder)}", f"timelimit={minutes}")
 
     def shorten(folder: CellFolder) -> None:
-        # At least the minute that Slurm's warning comes ahead of the end.
+        # Leave at least a minute, because Slurm's warning comes that long before the limit.
         running = datetime.now() - datetime.fromisoformat(field(folder, "%S"))
         set_limit(folder, int(running / timedelta(minutes=1)) + 2)
 
@@ -171,7 +174,7 @@ def test_every_cell_finishes_once_whatever_fails(cluster: Cluster, tmp_path: Pat
     assert_every_step_is_in_mlflow_once(f"sqlite:///{tmp_path}/mlflow.db", folders)
     for folder in training:
         assert_each_step_once(folder)
-    # What was started once is a training like any other; the others are held against one that nothing disturbed.
+    # Cells that were restarted are compared with undisturbed runs of the same cells; the others need no comparison.
     again = [folder for folder in training if len(starts(folder)) > 1]
     assert set(hit) <= set(again)
     quiet = send(Runs(tmp_path / "quiet"), with_needed([folder.cell() for folder in again]), cells_per_job=3)

@@ -94,7 +94,7 @@ def test_a_dry_run_prints_the_very_scripts_and_two_shells_inside_a_job_send_each
 ) -> None:
     shown = launch_grid(site, "--dry-run").stdout
     assert not (site / "runs").exists()
-    # What a shell inside an allocation has around it.
+    # The environment of a shell inside an allocation.
     inside = {"SLURM_NTASKS": "7", "SLURM_JOB_ID": "999", "SBATCH_PARTITION": "nowhere", "SLURM_CPUS_PER_TASK": "3"}
     words = [sys.executable, "-m", "launch", "grid", str(site / "grid.yaml"), "--cluster", str(site / "site.yaml")]
     shells = [
@@ -151,7 +151,7 @@ def test_status_tells_why_cells_wait_and_cancel_retry_and_logs_work(cluster: Clu
     others = [folder for folder in cells(site) if folder.cell_id != lost.cell_id]
     wait_until(lambda: all_finished(others), "the other cells do not finish", PATIENCE)
     (row,) = json.loads(launch(site, "status", "test/de-hqs", "--json").stdout)
-    # Slurm forgets an index of an array that was cancelled before it started.
+    # Slurm forgets an array index that was canceled before it started.
     assert (row["state"], row["queue"]) == ("planned", "")
     assert "1 cells" in launch(site, "status", "test", "--where", "model=de-hqs").stdout
     refused = launch(site, "retry", "test", "--memory", "much")

@@ -27,7 +27,7 @@ class DataSpec(Spec):
     validation_images: PositiveInt | None = None
     """Size of the validation split; null takes about an eighth of the training images, at most 500."""
     crop: int | None = Field(None, ge=8)
-    """Size in pixels of random square crops to train on; null trains on whole images. Held-out images stay whole."""
+    """Size in pixels of random square crops to train on; null trains on whole images. Held-out ones stay whole."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -38,8 +38,8 @@ def legend(canvas: Any) -> list[str]:
 
 def test_axes_and_lines_are_named(runs: Runs, drawn: dict[str, Any]) -> None:
     draw(make(runs, *SMALL, "model=de-hqs,de-grad,de-prox"))
-    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost", "fidelity-eigenvalue",
-                          "figure-1", "table-1", "budgets"}  # fmt: skip
+    assert set(drawn) == {"cost-quality", "phases", "loss", "validation", "searches", "pictures", "fidelity-cost",
+                          "fidelity-eigenvalue", "figure-1", "table-1", "budgets"}  # fmt: skip
     assert legend(drawn["validation"]) == ["jfb", "implicit", "total-variation", "tikhonov"]
     assert [axes.get_title() for axes in drawn["loss"].axes if axes.axison] == ["de-hqs", "de-grad", "de-prox"]
     assert drawn["cost-quality"].axes[0].get_ylabel() == "Test PSNR (dB)"

@@ -74,7 +74,7 @@ def test_sentence_says_yes(plain: list[Finding], mark: str, text: str) -> None:
         (of(TrainCell, environment={}), "warning", "The finished cells come from 2 versions of the code"),
         (of(ANY, environment={"git_commit": "b" * 40, "git_dirty": True}), "warning",
          "All finished cells come from bbbbbbbbbbbb (dirty)"),
-        (of(ANY, environment={}), "warning", "The finished cells do not know which commit they come from."),
+        (of(ANY, environment={}), "warning", "It is unknown which commit the finished cells come from."),
         (of(TrainCell, environment={"device": "cuda:0"}), "warning", "Finished cells ran on cpu and cuda"),
     ],
 )  # fmt: skip
