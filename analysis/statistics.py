@@ -1,17 +1,11 @@
-"""Means and their uncertainty. Cells are compared picture by picture, because all see the same noise on a picture."""
+"""Means over seeds, pictures and steps. Methods are compared by `analysis.inference`, in which the seed is the unit."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
-
-Verdict = Literal["above", "below", "undecided"]
-
-STANDARD_ERRORS = 2.0
-"""A mean counts as different from zero if it is farther from it than this many standard errors."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +16,6 @@ class Estimate:
     error: float
     """Standard error of the mean; nan for fewer than two values."""
     count: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """On which side of zero the mean is, if it can be told."""
-        if not self.count or not abs(self.mean) > STANDARD_ERRORS * self.error:
-            return "undecided"
-        return "above" if self.mean > 0 else "below"
-
-    def __str__(self) -> str:
-        """`+0.52 ± 0.08`."""
-        error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
-        return f"{self.mean:+.2f}{error}"
 
 
 def estimate(values: "pd.Series[float]") -> Estimate:
@@ -47,14 +29,6 @@ def paired_difference(ours: "pd.Series[float]", theirs: "pd.Series[float]") -> E
     """Mean of the differences on the pictures that both scored; both are indexed by picture."""
     common = ours.index.intersection(theirs.index)
     return estimate(ours.loc[common] - theirs.loc[common])
-
-
-def by_picture(seeds: Sequence[pd.DataFrame], column: str) -> "pd.Series[float]":
-    """One value per picture: the mean over seeds, each of which is a frame indexed by picture."""
-    if not seeds:
-        return pd.Series(dtype=float)
-    together: pd.Series[float] = pd.concat([seed[column] for seed in seeds])
-    return together.groupby(level=0).mean() if len(seeds) > 1 else together
 
 
 def over_seeds(seeds: Sequence[pd.DataFrame], column: str) -> tuple[float, float]:

@@ -13,7 +13,6 @@ from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import compare, describe, interval
 from analysis.sections.cost import cost_frame
 from analysis.sections.fidelity import contraction_frame, gradient_frame
-from analysis.statistics import Verdict
 
 Mark = Literal["yes", "no", "mixed", "note", "warning"]
 
@@ -176,7 +175,7 @@ def _contraction(contraction: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _side_of_one(row: dict[Any, Any]) -> Verdict:
+def _side_of_one(row: dict[Any, Any]) -> Literal["above", "below", "undecided"]:
     """On which side of 1 the spectral radius is, given the relative residual of its eigenvalue."""
     radius, residual = row["spectral_radius"], row["eigenvalue_residual"]
     if radius * (1 + residual) < 1:

@@ -16,10 +16,9 @@ def search_curves(data: GridData) -> Figure | None:
     """Validation PSNR against the candidates of each baseline's search."""
     if data.searches.empty:
         return None
-    labels = {str(cell_id): str(label) for cell_id, label in data.cells["label"].items()}
-    # One facet per label and parameter. The seeds of a method share its label, so only the last seed's search is drawn.
+    names = _names(data)
     searches = {
-        f"{labels[str(cell_id)]}, {parameter}": rows
+        f"{names[str(cell_id)]}, {parameter}": rows
         for (cell_id, parameter), rows in data.searches.groupby(["cell_id", "parameter"], sort=False)
     }
     canvas, axes_of = facets(list(searches), columns=3, share=False)
@@ -33,3 +32,12 @@ def search_curves(data: GridData) -> Figure | None:
     finish(canvas, axes_of, "", "Validation PSNR (dB)")
     caption = "Mean PSNR on the validation pictures that each search uses; the chosen value is marked."
     return render("searches", "Searches of the tuned baselines", caption, canvas)
+
+
+def _names(data: GridData) -> dict[str, str]:
+    """The label of each cell, with its seed where several seeds of a method share it."""
+    shared = data.cells["label"].value_counts()
+    return {
+        str(cell_id): str(label) if shared[label] == 1 else f"{label}, seed {seed}"
+        for cell_id, label, seed in zip(data.cells.index, data.cells["label"], data.cells["seed"], strict=True)
+    }
