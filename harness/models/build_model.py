@@ -8,7 +8,7 @@ from harness.config.cells import BaselineCell, PretrainCell, TrainCell
 from harness.implicit.backprop import Timed, untimed
 from harness.implicit.solvers import Picard, Solver
 from harness.models.equilibrium import Equilibrium
-from harness.models.lipschitz import Projection
+from harness.models.lipschitz import Projection, SpectralProjection
 from harness.models.precision import Bfloat16
 
 
@@ -17,7 +17,11 @@ def build_network(cell: PretrainCell | TrainCell | BaselineCell, **more: int) ->
     assert cell.network is not None
     network: nn.Module = build(cell.network, **more)
     bound = cell.network.lipschitz
-    projection = Projection(network, bound, cell.data.image_size) if bound else None
+    projection: Projection | None = None
+    if cell.network.contractive:
+        projection = SpectralProjection(network, bound or 1.0)
+    elif bound:
+        projection = Projection(network, bound, cell.data.image_size)
     return Bfloat16(network) if cell.precision == "bfloat16" else network, projection
 
 

@@ -24,7 +24,7 @@ class DnCNN(nn.Sequential):
         for _ in range(depth - 2):
             layers += [_conv(width, width), nn.ReLU()]
         super().__init__(*layers, _zero(_conv(width, 3)))
-        _channels_last(self)
+        channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, height, width) to (batch, 3, height, width)."""
@@ -42,7 +42,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_conv_pair(a + b, a) for a, b in pairwise(widths))
         self.tail = _zero(_conv(width, 3))
         self.levels = levels
-        _channels_last(self)
+        channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, height, width) to (batch, 3, height, width); sizes that cannot be halved are padded."""
@@ -80,7 +80,8 @@ def _conv_pair(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs), nn.ReLU(), _conv(outputs, outputs), nn.ReLU())
 
 
-def _channels_last(network: nn.Module) -> None:
+def channels_last(network: nn.Module) -> None:
+    """Keep the convolutions of a network in the memory format that is faster for them."""
     for parameter in network.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

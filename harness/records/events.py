@@ -161,6 +161,9 @@ class Contraction(Event):
     """Mean standard PSNR of the plainly iterated state, by number of evaluations of T."""
     residual_at: dict[int, float] = {}
     """Largest relative residual, by number of evaluations of T."""
+    denoiser_bound: float | None = None
+    """Certified upper bound of the Lipschitz constant of the denoiser D, and so of DE-HQS's undamped T = prox(D); null
+    for a network that does not contract by construction."""
     psnr_moved: list[float] = []
     """Change in dB of each scored PSNR if the solve continues to a hundredth of the tolerance, after training only."""
 

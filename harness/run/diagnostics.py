@@ -12,6 +12,7 @@ from harness.implicit.backprop import Unrolled
 from harness.implicit.contraction import iterate, spectrum
 from harness.measure.gradient_fidelity import compare_gradients, methods
 from harness.measure.scores import psnr
+from harness.models.contractive import denoiser_bound
 from harness.models.equilibrium import Equilibrium, Output
 from harness.records.events import Contraction, Fidelity
 from harness.run.attempt import Attempt
@@ -48,6 +49,8 @@ def _measure_contraction(attempt: Attempt, cell: TrainCell, task: Task, step: in
     psnr_at = {n: sum(row["psnr_at"][n] for row in rows) / len(rows) for n in counts}
     residual_at = {n: max(row["residual_at"][n] for row in rows) for n in counts}
     event = {"time": time.time(), "step": step, **lists, "psnr_at": psnr_at, "residual_at": residual_at}
+    assert isinstance(task.model, Equilibrium)
+    event["denoiser_bound"] = denoiser_bound(task.model.map.network)
     attempt.write(Contraction.model_validate(event))
 
 

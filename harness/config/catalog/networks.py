@@ -1,6 +1,6 @@
 """Residual networks of the denoiser."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -15,6 +15,8 @@ class NetworkSpec(Spec):
     """The residual network N of the denoiser D(x) = x - N(x). No BatchNorm: N lives inside a fixed point."""
 
     default_name = "dncnn"
+    contractive: ClassVar[bool] = False
+    """True where the architecture bounds the denoiser, given that every convolution has a norm of at most 1."""
 
     lipschitz: PositiveFloat | None = None
     """Maximum operator norm of each convolution, so DnCNN's |N| is at most .05 lipschitz^depth; null sets no limit."""
@@ -44,3 +46,37 @@ class UNet(NetworkSpec):
     """Number of times the picture is halved."""
     width: PositiveInt = 32
     """Number of features at the first level."""
+
+
+class Averaged(NetworkSpec):
+    """A denoiser D = (1 - t) x + t R(x) that never expands: R of convolutions of norm <= 1 and MaxMin."""
+
+    target = "harness.models.contractive:Averaged"
+    contractive = True
+    name: Literal["averaged"] = "averaged"
+    lipschitz: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Maximum operator norm of each convolution of R."""
+    depth: int = Field(5, ge=2, le=64)
+    """Number of 3x3 convolutions of R."""
+    width: int = Field(32, ge=6, multiple_of=2)
+    """Features of the hidden layers, an even number."""
+    averaging: float = Field(0.5, gt=0, le=1)
+    """t: up to 1/2 D is firmly nonexpansive; at 1 D is R, and its J may have the eigenvalue -gamma."""
+    contraction: float = Field(0.99, gt=0, le=1)
+    """Factor gamma on R: |J_D| <= 1 - t (1 - gamma), so that less than 1 makes D contract."""
+
+
+class GradientStep(NetworkSpec):
+    """A denoiser D = x - grad g(x), g convex: its Jacobian is symmetric with eigenvalues from 0 to gamma."""
+
+    target = "harness.models.contractive:RidgeGradient"
+    contractive = True
+    name: Literal["gradient-step"] = "gradient-step"
+    lipschitz: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Maximum operator norm of each convolution."""
+    depth: int = Field(2, ge=1, le=16)
+    """Number of linear 3x3 convolutions before the nonlinearity; their adjoints follow it."""
+    width: PositiveInt = 48
+    """Features of each."""
+    contraction: float = Field(0.995, gt=0, le=1)
+    """Factor gamma: |J_D| <= gamma, so that less than 1 makes D contract."""
