@@ -49,17 +49,17 @@ class UNet(NetworkSpec):
 
 
 class Averaged(NetworkSpec):
-    """A denoiser D = (1 - t) x + t R(x) that never expands: R of convolutions of norm <= 1 and MaxMin."""
+    """A denoiser D = (1 - t) x + t R(x) that never expands: R chains reflections x - 1.99 grad g(x), g convex."""
 
     target = "harness.models.contractive:Averaged"
     contractive = True
     name: Literal["averaged"] = "averaged"
     lipschitz: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Maximum operator norm of each convolution of R."""
-    depth: int = Field(5, ge=2, le=64)
-    """Number of 3x3 convolutions of R."""
-    width: int = Field(32, ge=6, multiple_of=2)
-    """Features of the hidden layers, an even number."""
+    """Maximum operator norm of each convolution."""
+    depth: int = Field(2, ge=1, le=64)
+    """Number of reflections, each with one 3x3 convolution and its adjoint."""
+    width: PositiveInt = 48
+    """Features of each."""
     averaging: float = Field(0.5, gt=0, le=1)
     """t: up to 1/2 D is firmly nonexpansive; at 1 D is R, and its J may have the eigenvalue -gamma."""
     contraction: float = Field(0.99, gt=0, le=1)
@@ -74,7 +74,7 @@ class GradientStep(NetworkSpec):
     name: Literal["gradient-step"] = "gradient-step"
     lipschitz: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Maximum operator norm of each convolution."""
-    depth: int = Field(2, ge=1, le=16)
+    depth: int = Field(1, ge=1, le=16)
     """Number of linear 3x3 convolutions before the nonlinearity; their adjoints follow it."""
     width: PositiveInt = 48
     """Features of each."""
