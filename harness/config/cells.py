@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -17,8 +18,10 @@ from harness.config.catalog.networks import DnCNN, NetworkSpec
 from harness.config.catalog.optimization import Adam, Cosine, OptimizerSpec, ScheduleSpec
 from harness.config.catalog.physics import GaussianBlur, PhysicsSpec
 from harness.config.catalog.solvers import Anderson, SolverSpec
+from harness.config.dotted import with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen
+from harness.config.tune import Tune
 
 ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
 """Precisions that CPUs lack or run 90 times slower (docs/numerics.md, section 10)."""
@@ -137,17 +140,26 @@ class BaseCell(Frozen):
 
     @property
     def needs(self) -> "PretrainCell | None":
-        """The cell that must finish before this one starts, if any."""
+        """The denoiser that this cell starts from, if any."""
         return None
 
-    @cached_property
-    def cell_id(self) -> str:
-        """The readable label and a hash of every field that affects a result."""
-        identity = self.model_dump(
+    @property
+    def prerequisites(self) -> "tuple[Cell, ...]":
+        """The cells that must finish before this one starts."""
+        return (self.needs,) if self.needs else ()
+
+    def identity(self) -> dict[str, Any]:
+        """Every field that affects a result."""
+        return self.model_dump(
             mode="json",
             serialize_as_any=True,
             exclude={"operations": True, "data": set(self.data.location_fields)},
         )
+
+    @cached_property
+    def cell_id(self) -> str:
+        """The readable label and a hash of every field that affects a result."""
+        identity = self.identity()
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f"{self.label}-{digest[:8]}"
 
@@ -257,6 +269,15 @@ class TrainCell(BatchedCell):
     """How the denoiser was pretrained."""
     fidelity: Fidelity | None = None
     """Comparison of gradients with the exact one; null skips this long computation."""
+    tune: Tune | None = None
+    """The search that decides some of the fields above. A grid gives it to all of its training cells, by its own block
+    `tune`; null trains with the fields as they are."""
+
+    @model_validator(mode="after")
+    def _tunes_with_other_seeds(self) -> Self:
+        if self.tune is not None and self.seed in self.tune.seeds:
+            raise PydanticCustomError("choice", "tune.seeds: {seed} is also a seed of the grid", {"seed": self.seed})
+        return self
 
     @model_validator(mode="after")
     def _pool_divides(self) -> Self:
@@ -321,8 +342,17 @@ class TrainCell(BatchedCell):
 
     @property
     def label(self) -> str:
-        """Model, backprop method, schedule and seed."""
-        return "_".join([_slug(self.model.name), _slug(self.backprop.name), _slug(self.schedule.name), f"s{self.seed}"])
+        """Model, backprop method, schedule, whether it is tuned, and seed."""
+        choices = [_slug(choice.name) for choice in (self.model, self.backprop, self.schedule)]
+        return "_".join([*choices, *(["tuned"] if self.tune else []), f"s{self.seed}"])
+
+    def identity(self) -> dict[str, Any]:
+        """Every field that affects a result. Fields that are tuned do not count: they follow from the search."""
+        identity = super().identity()
+        if self.tune is None:
+            del identity["tune"]
+            return identity
+        return with_fields(identity, dict.fromkeys(self.tune.axes))
 
     @cached_property
     def needs(self) -> PretrainCell | None:
@@ -330,6 +360,42 @@ class TrainCell(BatchedCell):
         if not self.iterates:
             return None
         return self.denoiser(self.network, self.physics, self.pretraining)
+
+    @property
+    def prerequisites(self) -> "tuple[Cell, ...]":
+        """The denoiser, and every trial of the search."""
+        return (*super().prerequisites, *self.trials)
+
+    @cached_property
+    def trials(self) -> "tuple[TrainCell, ...]":
+        """The trainings from which the tuned fields are chosen: every combination, with every tuning seed.
+
+        Raises:
+            ConfigError: an axis is no field of this cell, or a value is not allowed.
+        """
+        if self.tune is None:
+            return ()
+        return tuple(self.trial(point, seed) for point in self.tune.points() for seed in self.tune.seeds)
+
+    def trial(self, point: Mapping[str, Any], seed: int) -> "TrainCell":
+        """The training with one combination of values and one tuning seed; it never sees a test picture.
+
+        Raises:
+            ConfigError: see `trials`.
+        """
+        try:
+            point = {**point, "seed": seed, "tune": None, "data.test_images": 0}
+            trial = parse_cell(with_fields(self.to_json(), point))
+        except ConfigError as error:
+            raise ConfigError(f"tune.axes: {error}") from None
+        assert isinstance(trial, TrainCell)
+        return trial
+
+    def with_tuned(self, values: Mapping[str, float]) -> "TrainCell":
+        """This cell with its tuned fields set, under the same cell_id."""
+        tuned = parse_cell(with_fields(self.to_json(), values))
+        assert isinstance(tuned, TrainCell)
+        return tuned
 
 
 class BaselineCell(BatchedCell):
@@ -374,6 +440,13 @@ def parse_cell(fields: dict[str, Any]) -> Cell:
         return _ADAPTER.validate_python({"kind": "train", **fields})
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
+
+
+def in_order(cell: Cell) -> Iterator[Cell]:
+    """The cell, after everything that has to finish before it."""
+    for needed in cell.prerequisites:
+        yield from in_order(needed)
+    yield cell
 
 
 def _slug(name: str) -> str:

@@ -42,7 +42,9 @@ def load(spec: DataSpec, cache: Path, stage: str | None = None) -> Dataset:
     if available < 1:
         raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {validation_count})")
     train = range(min(spec.train_images or available, available))
-    test_count = min(spec.test_images or source.count, source.count - source.train_count)
+    test_count = source.count - source.train_count
+    if spec.test_images is not None:
+        test_count = min(spec.test_images, test_count)
     decoded = _decoded(source, cache)
     return Dataset(
         pixels=np.load(_staged(decoded, stage) if stage else decoded, mmap_mode="r"),

@@ -1,6 +1,7 @@
 """The cell directory: its layout, its status and its lock (torch-free). It is the authoritative account of a cell.
 
 cell.json             what the cell computes
+tuned.json            the values that its trials chose for the fields that it tunes
 status.json           its progress
 lock                  held by the process that runs the cell; the kernel releases it when that process dies
 attempts/N/record.jsonl   the events of the attempt
@@ -14,14 +15,14 @@ reconstructions/      a few test pictures as PNG files
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.config.cells import Cell, parse_cell
+from harness.config.cells import Cell, TrainCell, parse_cell
 from harness.records import environment
 from harness.records.events import AnyEvent, merge, parse_lines
 from harness.records.files import write_atomically
@@ -130,8 +131,15 @@ class CellFolder:
             write_atomically(self.path / "cell.json", json.dumps(cell.to_json(), indent=1))
 
     def cell(self) -> Cell:
-        """What the cell computes."""
-        return parse_cell(json.loads((self.path / "cell.json").read_text()))
+        """What the cell computes; once its trials have chosen them, with the values of its tuned fields."""
+        cell = parse_cell(json.loads((self.path / "cell.json").read_text()))
+        if not isinstance(cell, TrainCell) or not cell.tune or not (self.path / "tuned.json").exists():
+            return cell
+        return cell.with_tuned(json.loads((self.path / "tuned.json").read_text()))
+
+    def write_tuned(self, values: Mapping[str, float]) -> None:
+        """Record the values of the tuned fields; `cell` returns them from now on."""
+        write_atomically(self.path / "tuned.json", json.dumps(dict(values), indent=1))
 
     def status(self) -> CellStatus:
         """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted."""

@@ -100,16 +100,19 @@ class Evaluation(Event):
 
 
 class Search(Event):
-    """A baseline's search for its free parameter on the validation split."""
+    """A search on the validation split for the free parameter of a baseline, or for a tuned field of a training."""
 
     event: Literal["search"] = "search"
     parameter: str
     candidates: list[float]
     psnr: list[float]
-    """Mean standard PSNR of each candidate on the validation split."""
+    """Mean standard PSNR of each candidate on the validation split. Where several fields are tuned together, it is that
+    of the best trial with this candidate."""
     chosen: float
     interior: bool
     """Whether the chosen candidate is neither the first nor the last."""
+    trials: int = 0
+    """Trainings behind the search, tuning seeds included; 0 for a baseline, which is not trained."""
 
 
 class Cost(BaseModel):

@@ -80,8 +80,13 @@ class Attempt:
         self.report(step=step.step, adjoint_cut=fmean(self.adjoint_shares) if self.adjoint_shares else None)
 
     def evaluate(self, reconstruct: Reconstruct, split: Split, step: int, keep: int = 0) -> None:
-        """Score one split, divided among the ranks without padding; record it and store the first `keep` pictures."""
+        """Score one split, divided among the ranks without padding; record it and store the first `keep` pictures.
+
+        A split without pictures is not recorded.
+        """
         pictures = list(self.loader.dataset.validation if split == "validation" else self.loader.dataset.test)
+        if not pictures:
+            return
         mine = pictures[self.position.rank :: self.position.world_size]
 
         def store(index: int, image: Tensor, truth: Tensor) -> None:

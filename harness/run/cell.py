@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site
+from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site, TrainCell
 from harness.data.batches import Loader
 from harness.data.dataset import load
 from harness.measure.scores import CATALOG
@@ -19,6 +19,7 @@ from harness.run.attempt import Attempt
 from harness.run.baseline_cell import run_baseline
 from harness.run.distributed import RankPosition, device_of, owned, process_group
 from harness.run.train_cell import run_training
+from harness.run.tuning import tuned
 
 
 def run_cell(path: Path, position: RankPosition, stop: Callable[[], str] = lambda: "", site: Site = ANYWHERE) -> State:
@@ -33,9 +34,11 @@ def run_cell(path: Path, position: RankPosition, stop: Callable[[], str] = lambd
     """
     folder = CellFolder(path)
     cell = folder.cell()
-    cell = cell.model_copy(update={"operations": site.operations(cell)})
     if folder.status().state == "finished":
         return "finished"
+    if isinstance(cell, TrainCell) and cell.tune:
+        cell = tuned(folder, cell, position.rank == 0)
+    cell = cell.model_copy(update={"operations": site.operations(cell)})
     if position.world_size != cell.world_size:
         raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {position.world_size})")
     device = device_of(position)

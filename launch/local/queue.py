@@ -16,6 +16,7 @@ import submitit
 from rich.console import Console
 from rich.live import Live
 
+from harness.config.cells import Cell
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.environment import processors
 from launch.local.job import CellJob
@@ -38,9 +39,11 @@ class Running:
 
 @dataclass
 class Queue:
-    """Waiting and running cells; a cell starts when the cell that it needs is finished and there is room."""
+    """Waiting and running cells; a cell starts when the cells that it needs are finished and there is room."""
 
     waiting: list[CellFolder]
+    cells: dict[str, Cell]
+    """What each of them computes."""
     capacity: int
     """Ranks that may run at once. Each occupies a slot, which is a share of the processors or a GPU."""
     running: list["Running"] = field(default_factory=list)
@@ -50,9 +53,9 @@ class Queue:
         taken = {slot for running in self.running for slot in running.slots}
         free = [slot for slot in range(self.capacity) if slot not in taken]
         for folder in list(self.waiting):
-            cell = folder.cell()
-            needed = [cell.needs.cell_id] if cell.needs else []
-            ready = all(folder.sibling(name).status().state == "finished" for name in needed)
+            cell = self.cells[folder.cell_id]
+            needed = [folder.sibling(needed.cell_id) for needed in cell.prerequisites]
+            ready = all(one.status().state == "finished" for one in needed)
             fits = cell.world_size <= len(free) or not self.running
             if ready and fits:
                 self.waiting.remove(folder)
@@ -91,7 +94,8 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    queue = Queue(waiting=list(folders), capacity=profile.ranks or processors())
+    cells = {folder.cell_id: folder.cell() for folder in folders}
+    queue = Queue(waiting=list(folders), cells=cells, capacity=profile.ranks or processors())
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
         try:
             while queue.waiting or queue.running:

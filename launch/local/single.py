@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.config.cells import ANYWHERE, Site
+from harness.config.cells import ANYWHERE, Site, in_order
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from launch.planning.grid import override, parse_assignment, plan, read_grid
@@ -22,10 +22,11 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
         ConfigError: there is no such cell, or the cell that it needs is not finished.
     """
     folder = _find(runs, name, overrides)
-    needs, world_size = folder.cell().needs, folder.cell().world_size
-    if needs and runs.cell(needs.cell_id).status().state != "finished":
-        before = f"python -m launch run {needs.cell_id}"
-        raise ConfigError(f"cell: {folder.cell_id} starts from a denoiser that is not finished; first: {before}")
+    world_size = folder.cell().world_size
+    for needed in folder.cell().prerequisites:
+        if runs.cell(needed.cell_id).status().state != "finished":
+            before = f"python -m launch run {needed.cell_id}"
+            raise ConfigError(f"cell: {folder.cell_id} needs a cell that is not finished; first: {before}")
     if world_size > 1 and "WORLD_SIZE" not in os.environ:
         sys.stdout.flush()
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
@@ -49,7 +50,6 @@ def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
         return find_cell(runs, name)
     cells = {cell.cell_id: cell for cell in plan(override(read_grid(grid), map(parse_assignment, overrides)))}
     chosen = cells[the_one(prefix, cells, grid)]
-    for cell in (chosen.needs, chosen):
-        if cell is not None:
-            runs.cell(cell.cell_id).plan(cell)
+    for cell in in_order(chosen):
+        runs.cell(cell.cell_id).plan(cell)
     return runs.cell(chosen.cell_id)

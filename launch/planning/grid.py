@@ -5,6 +5,7 @@ base: {...}            fields that every cell shares
 grid: {model: [...]}   axes: every combination is a cell; a key may be dotted (optimizer.lr)
 baselines: [...]       methods without training, on the same pictures and physics
 exclude: [{model: de-grad, backprop: unrolled}]
+tune: {axes: {optimizer.lr: [1e-4, 1e-3]}}   trials on validation pictures, by which each method is tuned
 blocks:                parts with their own fields and axes, in addition to those above
   - {base: {pool: null}, grid: {backprop: [unrolled]}}
 """
@@ -23,10 +24,11 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from harness.config.cells import BaseCell, BaselineCell, Cell, PretrainCell, TrainCell, parse_cell
+from harness.config.cells import BaseCell, BaselineCell, Cell, PretrainCell, TrainCell, in_order, parse_cell
 from harness.config.dotted import get, with_field, with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen, imported_specs
+from harness.config.tune import Tune
 
 SHIPPED = resources.files("launch.grids")
 
@@ -53,13 +55,16 @@ class Grid(Frozen):
     """Methods without training."""
     exclude: list[dict[str, Any]] = []
     """Combinations to leave out: each maps fields to values, all of which must match; defaults are matched too."""
+    tune: Tune | None = None
+    """Fields of every training cell that a search decides, by validation scores and with the same trials for all."""
     blocks: list[Block] = []
     """Parts that each combine the grid's fields and axes with their own; without blocks, the grid is a single part."""
 
     def parts(self) -> list[Block]:
         """Every part, complete with the fields and axes that it takes from the grid."""
+        base = self.base | ({"tune": self.tune.model_dump()} if self.tune else {})
         return [
-            Block(base=with_fields(self.base, block.base), grid={**self.grid, **block.grid})
+            Block(base=with_fields(base, block.base), grid={**self.grid, **block.grid})
             for block in self.blocks or [Block()]
         ]
 
@@ -117,9 +122,10 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
-    """Apply command-line overrides: an axis gets a new list; `name` and `baselines` change the grid itself.
+    """Apply command-line overrides: an axis gets a new list; `name`, `baselines` and `tune` change the grid itself.
 
-    If blocks define the field as well, as an axis or as a value, it is overridden in the blocks too.
+    A tuned field gets a new list of values to try. If blocks define the field as well, as an axis or as a value, it is
+    overridden in the blocks too.
     """
     fields = grid.model_dump()
     for assignment in assignments:
@@ -129,6 +135,10 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
             fields["name"] = values[0]
         elif field == "baselines":
             fields["baselines"] = values[0] if is_one_list else values
+        elif field == "tune":
+            fields["tune"] = values[0]
+        elif fields["tune"] and field in fields["tune"]["axes"]:
+            fields["tune"]["axes"][field] = values[0] if is_one_list else values
         elif with_axis := [part for part in (fields, *fields["blocks"]) if field in part["grid"]]:
             for part in with_axis:
                 part["grid"][field] = values[0] if is_one_list else values
@@ -151,13 +161,15 @@ def plan(grid: Grid) -> list[Cell]:
     for axis, values in itertools.chain(*(part.grid.items() for part in grid.parts())):
         if not values:
             raise ConfigError(f"grid.{axis}: an axis needs at least one value (got [])")
+    for axis in grid.tune.axes if grid.tune else ():
+        if any(axis in part.grid for part in grid.parts()):
+            raise ConfigError(f"tune.axes: {axis} is also an axis of the grid; a field is compared or tuned, not both")
     for field in itertools.chain(*grid.exclude):
         if field.partition(".")[0] not in TrainCell.model_fields:
             raise ConfigError(f"exclude: no field {field!r}; allowed: {', '.join(TrainCell.model_fields)}")
     trained = [cell for part in grid.parts() for cell in _trained_cells(part, grid.exclude)]
     baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
-    ordered = [cell for row in [*baselines, *trained] for cell in (row.needs, row) if cell is not None]
-    cells = list({cell.cell_id: cell for cell in ordered}.values())
+    cells = list({cell.cell_id: cell for row in [*baselines, *trained] for cell in in_order(row)}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
     check_data(cells)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.config.cells import Cell, TrainCell, parse_cell
+from harness.config.cells import Cell, TrainCell, in_order, parse_cell
 from harness.records.cell_folder import CellFolder
 from launch.planning.runs_folder import Runs
 from launch.pricing.timing import Course, Shape, Timing
@@ -102,8 +102,7 @@ def short_cells(cells: Iterable[Cell]) -> list[Cell]:
     """One cell per shape with its training cut short, each preceded by the denoiser that it starts from."""
     shapes = {Shape.of(cell).fields: cell for cell in reversed(list(cells))}
     chosen = [_shortened(cell) for cell in reversed(shapes.values())]
-    ordered = [cell for probe in chosen for cell in (probe.needs, probe) if cell is not None]
-    return list({cell.cell_id: cell for cell in ordered}.values())
+    return list({cell.cell_id: cell for probe in chosen for cell in in_order(probe)}.values())
 
 
 def _shortened(cell: Cell) -> Cell:
@@ -121,7 +120,7 @@ def _shortened(cell: Cell) -> Cell:
     steps = warm_up + part
     if steps >= cell.steps:
         return cell
-    fields |= {"warm_up": warm_up, "steps": steps, "evaluate_every": steps}
+    fields |= {"warm_up": warm_up, "steps": steps, "evaluate_every": steps, "tune": None}
     if cell.data.test_images:
         fields["data"]["test_images"] = min(cell.data.test_images, PROBE_PICTURES * cell.world_size)
     if cell.pool:

@@ -1,8 +1,9 @@
 """How long the parts of a cell take, read from its record, so that a short training can predict a long one.
 
 Cells have the same shape if a training step, an evaluation and everything else they do takes equally long in both. That
-is so if all fields agree except the seed, the optimizer, the schedule, the pretraining of the denoiser, and the fields
-that say how many times something is done. The latter include the number of test pictures, if a training cell sets it.
+is so if all fields agree except the seed, the optimizer, the schedule, the clipping of the gradient, the pretraining of
+the denoiser, the search by which the cell is tuned, and the fields that say how many times something is done. The
+latter include the number of test pictures, if a training cell sets it.
 """
 
 import json
@@ -17,7 +18,10 @@ from harness.config.catalog.backprop import Jfb
 from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
 from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, Start, Step
 
-SHAPELESS = ("seed", "optimizer", "schedule", "operations", "pretraining", "steps", "warm_up", "evaluate_every")
+SHAPELESS = (
+    "seed", "optimizer", "schedule", "gradient_clip", "operations", "pretraining", "steps", "warm_up", "evaluate_every",
+    "tune",
+)  # fmt: skip
 TEST_PICTURE = "test picture"
 """One test picture, scored before and after training. If a cell requests more than exist, each counts for several."""
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness.config.cells import Cell
+from harness.config.cells import Cell, TrainCell
 from harness.config.spec import Frozen
 from launch.planning.chunks import chunks
 from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
@@ -58,22 +58,28 @@ def arrange(
     `root` is the directory of the submissions; it is part of the names, so that arrays of different runs directories
     have different names. No name is in `used`.
 
-    The cells of an array have the same world_size, and either all or none of them wait for one of the `unfinished`
-    cells. Cells that wait for the same cell are adjacent, so that an array waits for as few cells as possible.
+    The cells of an array have the same world_size and the same number of stages of `unfinished` cells before them:
+    none, a denoiser, or denoisers and then trials. Cells that wait for the same cells are adjacent, so that an array
+    waits for as few cells as possible; cells that wait for different trials are in different arrays.
     """
 
-    def waits_for(cell: Cell) -> str:
-        return cell.needs.cell_id if cell.needs and cell.needs.cell_id in unfinished else ""
+    def waits_for(cell: Cell) -> list[str]:
+        return [needed.cell_id for needed in cell.prerequisites if needed.cell_id in unfinished]
 
-    def shape(cell: Cell) -> tuple[bool, int]:
-        return bool(waits_for(cell)), cell.world_size
+    def stage(cell: Cell) -> int:
+        return max((1 + stage(needed) for needed in cell.prerequisites if needed.cell_id in unfinished), default=0)
+
+    def shape(cell: Cell) -> tuple[int, int, list[str]]:
+        trials = {trial.cell_id for trial in cell.trials} if isinstance(cell, TrainCell) else set()
+        return stage(cell), cell.world_size, [needed for needed in waits_for(cell) if needed in trials]
 
     taken = set(used)
     submissions = []
-    for (_, world_size), group in groupby(sorted(cells, key=lambda cell: (*shape(cell), waits_for(cell))), key=shape):
+    ordered = sorted(cells, key=lambda cell: (*shape(cell), waits_for(cell)))
+    for (_, world_size, _), group in groupby(ordered, key=shape):
         for some in chunks(list(chunks(list(group), profile.cells_per_job)), profile.array_size):
             jobs = [[cell.cell_id for cell in job] for job in some]
-            needs = sorted({waits_for(cell) for job in some for cell in job} - {""})
+            needs = sorted({needed for job in some for cell in job for needed in waits_for(cell)})
             name = _unused_name(grid, root, jobs, taken)
             taken.add(name)
             submissions.append(

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from harness.config.cells import Cell
+from harness.config.cells import Cell, in_order
 from harness.config.errors import ConfigError, explain
 from harness.records.cell_folder import CellFolder
 from launch.planning.profiles import Slurm
@@ -50,7 +50,7 @@ def retry_cells(
     for folder in lost:
         profile = _changed(submissions.tasks[folder.cell_id].submission.profile, changes)
         cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
-        cells += [cell for cell in (folder.cell().needs, folder.cell()) if cell is not None and cell not in cells]
+        cells += [cell for cell in in_order(folder.cell()) if cell not in cells]
     for profile, cells in groups.values():
         check(grid, cells, profile)
     for profile, cells in groups.values():

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveInt,
     model_validator,
 )
@@ -20,8 +21,8 @@ class DataSpec(Spec):
 
     image_size: int = Field(64, ge=8, le=4096)
     """Height and width in pixels after decoding."""
-    test_images: PositiveInt | None = None
-    """Use only this many test images, the first ones; null uses all."""
+    test_images: NonNegativeInt | None = None
+    """Use only this many test images, the first ones; 0 scores none, as the trials of a search do; null uses all."""
     train_images: PositiveInt | None = None
     """Use only this many training images, the first ones, not counting the validation split; null uses all."""
     validation_images: PositiveInt | None = None
