@@ -24,8 +24,9 @@ def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
     trained = cells[cells["kind"] == "train"]
     test = data.evaluations[data.evaluations["split"] == split]
     sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
+    source = f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px"
     parts = [
-        f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px, {_join(sizes)} test pictures",
+        f"{source}, {_join(sizes)} {'validation' if split == 'validation' else 'test'} pictures",
         _protocols(cells),
         f"device: {_join(cells['device'])}",
         f"trained: {_training(trained)}" if len(trained) else "nothing trained",
@@ -106,7 +107,7 @@ def _yaml(value: Any) -> str:
 
 def _protocols(cells: pd.DataFrame) -> str:
     """The name of each protocol, with its physics."""
-    known = cells[cells["kind"] != "pretrain"]
+    known = cells[~cells["kind"].isin(["pretrain", "trial"])]
     fields = sorted(field for field in cells.columns if field.startswith("physics.") and field != "physics.name")
     shown = []
     for name, rows in known.groupby("physics.name", sort=False):

@@ -43,6 +43,7 @@ FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual",
                     *GradientError.model_fields)  # fmt: skip
 PICTURE_GRADIENT_COLUMNS = ("cell_id", "step", "picture", "dominant_eigenvalue", "gradient",
                             *GradientError.model_fields)  # fmt: skip
+SEARCH_COLUMNS = ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior", "trials")
 EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "nfe", "residual")
 
 
@@ -88,8 +89,13 @@ class GridData:
         return self.cells[self.cells["state"] == "finished"]
 
     @property
+    def scored(self) -> pd.DataFrame:
+        """The finished cells whose scores are compared: baselines and trained models, not what prepares for these."""
+        return self.finished[self.finished["kind"].isin(["baseline", "train"])]
+
+    @property
     def trained(self) -> pd.DataFrame:
-        """The finished cells that trained a model."""
+        """The finished cells that trained a model, without the trials that such a cell was tuned by."""
         return self.finished[self.finished["kind"] == "train"]
 
     @cached_property
@@ -126,9 +132,12 @@ def load(runs: Runs, grid: str) -> GridData:
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
     known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
     cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
-    names = methods.names(known, cut)
+    trials = {trial.cell_id for cell in known.values() if isinstance(cell, TrainCell) for trial in cell.trials}
+    named = {cell_id: cell for cell_id, cell in known.items() if cell_id not in trials}
+    names = methods.names(named, cut)
     configs = {cell_id: methods.flat_config(cell) for cell_id, cell in known.items()}
     rows = [_cell_row(cell_id, one, names.get(cell_id), configs.get(cell_id, {})) for cell_id, one in read.items()]
+    rows = [row | ({"kind": "trial"} if row["cell_id"] in trials else {}) for row in rows]
     events = {cell_id: one.events for cell_id, one in read.items()}
     return GridData(
         name=grid,
@@ -141,7 +150,7 @@ def load(runs: Runs, grid: str) -> GridData:
         picture_gradients=_frame(events, _picture_gradient_rows, PICTURE_GRADIENT_COLUMNS),
         longer=_frame(events, _longer_rows, ("cell_id", "step", "indices", "psnr_at", "residual_at")),
         exposures=_frame(events, _exposure_rows, ("cell_id", "step", "distinct_pictures", "noise_draws")),
-        searches=_frame(events, _search_rows, ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior")),
+        searches=_frame(events, _search_rows, SEARCH_COLUMNS),
         environments=_frame(events, _environment_rows, ("cell_id", "attempt", "key", "value")),
         metrics=_metrics(known.values()),
         configs=configs,
@@ -346,7 +355,7 @@ def _search_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
     for event in events:
         if isinstance(event, Search):
             for candidate, psnr in zip(event.candidates, event.psnr, strict=True):
-                chosen = {"chosen": event.chosen, "interior": event.interior}
+                chosen = {"chosen": event.chosen, "interior": event.interior, "trials": event.trials}
                 yield {"parameter": event.parameter, "candidate": candidate, "psnr": psnr, **chosen}
 
 

@@ -43,8 +43,10 @@ class Name:
 
 
 def flat_config(cell: Cell) -> Config:
-    """The fields that change the cell's result, under their dotted names."""
+    """The fields that change the cell's result, under their dotted names, without those that a search decides."""
     hidden = {"operations", *(f"data.{field}" for field in cell.data.location_fields)}
+    if isinstance(cell, TrainCell) and cell.tune:
+        hidden |= cell.tune.axes.keys()
     fields = flatten(cell.to_json())
     return {key: value for key, value in fields if key not in hidden and key.partition(".")[0] not in hidden}
 

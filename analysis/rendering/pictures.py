@@ -41,7 +41,7 @@ class Column:
 def comparisons(data: GridData) -> list[Figure]:
     """One figure or more for each set of comparable cells, as many as its methods need."""
     figures: list[Figure] = []
-    scored = data.finished[data.finished["kind"] != "pretrain"]
+    scored = data.scored
     for _, cells in scored.groupby("protocol", sort=False):
         for columns in _pages(data, cells):
             figure = _draw(columns, len(figures) + 1)

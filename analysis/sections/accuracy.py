@@ -43,7 +43,7 @@ COMPARISONS = ("gain", "over_jfb", *REFERENCES)
 @cache
 def accuracy_frame(data: GridData) -> pd.DataFrame:
     """One row per method with a finished cell: baselines, then trained methods, each in the grid's order."""
-    methods = [group for _, group in data.finished.groupby("method", sort=False) if group["kind"].iloc[0] != "pretrain"]
+    methods = [group for _, group in data.scored.groupby("method", sort=False)]
     ordered = sorted(methods, key=lambda cells: cells["kind"].iloc[0] != "baseline")
     rows = [_row(data, cells) for cells in ordered]
     compared = {name: _contrasts(data, name, ordered) for name in COMPARISONS}
@@ -55,7 +55,7 @@ def accuracy_frame(data: GridData) -> pd.DataFrame:
 
 def accuracy_table(data: GridData) -> Table:
     """The accuracy table of a grid."""
-    frame, cells = accuracy_frame(data), data.finished[data.finished["kind"] != "pretrain"]
+    frame, cells = accuracy_frame(data), data.scored
     notes = [
         "PSNR and SSIM are means over test pictures, computed on pixels clamped to their range; the report explains "
         "legacy PSNR. nfe is the number of function evaluations of T per picture.",
@@ -101,7 +101,8 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
     }
     for metric in data.metrics:
         row[metric.key], row[f"{metric.key}_seed_std"] = stats.over_seeds(test, metric.key)
-    row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {"tuned": _tuned(data, first["cell_id"])}
+    row["tuned"] = _tuned(data, first["cell_id"])
+    row |= _fixed_point(data, cells, test) if first["kind"] == "train" else {}
     return row | context.columns(cells) | {"protocol": first["protocol"], "method": first["method"]}
 
 
@@ -158,7 +159,7 @@ def _parameters(data: GridData, cell_id: str) -> float:
 
 
 def _tuned(data: GridData, cell_id: str) -> str:
-    """The parameters that a baseline's searches chose."""
+    """The parameters that a method's searches chose."""
     searches = data.searches[data.searches["cell_id"] == cell_id].drop_duplicates("parameter")
     return "; ".join(
         f"{row['parameter']} {row['chosen']:.3g}, {'interior' if row['interior'] else 'at the edge'}"

@@ -29,7 +29,7 @@ def best_cells(data: GridData) -> pd.DataFrame:
 
     Cells with different numbers of training pictures are kept apart.
     """
-    scored = data.finished[data.finished["kind"] != "pretrain"].copy()
+    scored = data.scored.copy()
     means = [
         frames[-1]["psnr"].mean() if (frames := _validation(data, c)) else float("-inf") for c in scored["cell_id"]
     ]

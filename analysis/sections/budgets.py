@@ -23,6 +23,7 @@ COLUMNS = (
     Column("evaluations", "Evaluations of T", ",d", rank=3),
     Column("products", "Adjoint products", ",d", rank=4),
     Column("seconds", "Seconds of training", ",.0f", rank=3),
+    Column("trials", "Tuning trials", ",d", rank=6),
     Column("at_equal_step", "At equal steps, dB", ".2f", best="max", rank=2),
     Column("at_equal_evaluations", "At equal evaluations, dB", ".2f", best="max", rank=2),
     Column("at_equal_seconds", "At equal seconds, dB", ".2f", best="max", rank=2),
@@ -51,7 +52,7 @@ def budget_table(data: GridData) -> Table:
     notes = [
         "Numbers are means over seeds. Evaluations of T are counted for every picture of the batch; they include those "
         "of solves without a graph and the one with a graph. Products are those with the Jacobian in adjoint solves. "
-        "Seconds are the wall time of training steps.",
+        "Seconds are the wall time of training steps. Tuning trials are trainings that decided fields of this one.",
         "At equal steps, evaluations (including products) and seconds, the table shows the validation PSNR at the end "
         "of the smallest budget among the methods of the same model, interpolated between validations.",
         "A solve is cut if it ended at its limit, above its tolerance. A method with more than 5 % of its adjoint "
@@ -125,6 +126,7 @@ def _row(data: GridData, cells: pd.DataFrame, curves: pd.DataFrame) -> dict[str,
         "evaluations": _mean(last["evaluations"] - last["products"]),
         "products": _mean(last["products"]),
         "seconds": _mean(last["seconds"]),
+        "trials": data.searches[data.searches["cell_id"] == first["cell_id"]]["trials"].max(),
         "cut_forward": _mean(steps["unconverged"]),
         "cut_adjoint": _mean(steps["adjoint_unconverged"]),
         "curve": mine.groupby("step")[["evaluations", "seconds", "psnr"]].mean().reset_index(),

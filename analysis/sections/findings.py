@@ -13,6 +13,7 @@ from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import compare, describe, interval
 from analysis.sections.cost import cost_frame
 from analysis.sections.fidelity import contraction_frame, gradient_frame
+from analysis.sections.searches import distinct_searches
 
 Mark = Literal["yes", "no", "mixed", "note", "warning"]
 
@@ -232,22 +233,20 @@ def _denoisers(data: GridData) -> Iterator[Finding]:
 
 
 def _searches(data: GridData) -> Iterator[Finding]:
-    """Whether a baseline could have been tuned further."""
+    """Whether a method could have been tuned further."""
     inside: list[str] = []
     outside: list[str] = []
-    for (cell_id, _), search in data.searches.groupby(["cell_id", "parameter"], sort=False):
+    for (cell_id, _), search in distinct_searches(data).groupby(["cell_id", "parameter"], sort=False):
         first = search.iloc[0]
         text = (
             f"{data.cells['label'][str(cell_id)]} at {first['parameter']} {first['chosen']:.3g} of {len(search)} tried"
         )
         (inside if first["interior"] else outside).append(text)
     if outside:
-        text = (
-            f"{len(outside)} of {len(inside) + len(outside)} searches of baselines end at an edge of the values tried."
-        )
+        text = f"{len(outside)} of {len(inside) + len(outside)} searches end at an edge of the values tried."
         yield Finding("warning", text, f"{', '.join(outside)}.")
     if inside:
-        text = f"{len(inside)} of {len(inside) + len(outside)} searches of baselines end inside the values tried."
+        text = f"{len(inside)} of {len(inside) + len(outside)} searches end inside the values tried."
         yield Finding("yes", text, f"{', '.join(inside)}.")
 
 

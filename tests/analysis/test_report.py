@@ -46,7 +46,7 @@ def test_report_is_written_printed_and_self_contained(
     figures |= {"fidelity-eigenvalue", "budgets"}
     tables = {
         f"{name}.{kind}"
-        for name in ("accuracy", "cost", "conditions", "contraction", "fidelity")
+        for name in ("accuracy", "cost", "conditions", "contraction", "fidelity", "tuning")
         for kind in ("csv", "md", "tex")
     }
     drawn = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}

@@ -50,7 +50,7 @@ def marks(findings: list[Finding], text: str) -> list[str]:
         ("yes", "No trained method's solve diverged on a test picture."),
         ("yes", "Every test solve of every trained method reaches the solver's tolerance."),
         ("yes", "3 of 3 denoisers are better after pretraining than before."),
-        ("yes", "3 of 3 searches of baselines end inside the values tried."),
+        ("yes", "3 of 3 searches end inside the values tried."),
         ("yes", "All finished cells come from one clean commit, aaaaaaaaaaaa."),
     ],
 )
@@ -70,7 +70,7 @@ def test_sentence_says_yes(plain: list[Finding], mark: str, text: str) -> None:
         (of(TrainCell, diverged=[30]), "warning", "Some solves diverged on test pictures."),
         (of(TrainCell, residual=1e-3), "warning", "Some test solves end above the solver's tolerance"),
         (of(PretrainCell, psnr=20.0), "no", "0 of 3 denoisers are better after pretraining"),
-        (of(BaselineCell, interior=False), "warning", "2 of 2 searches of baselines end at an edge"),
+        (of(BaselineCell, interior=False), "warning", "2 of 2 searches end at an edge"),
         (of(TrainCell, environment={}), "warning", "The finished cells come from 2 versions of the code"),
         (of(ANY, environment={"git_commit": "b" * 40, "git_dirty": True}), "warning",
          "All finished cells come from bbbbbbbbbbbb (dirty)"),

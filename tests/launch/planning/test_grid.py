@@ -32,6 +32,18 @@ def shipped(name: str) -> Grid:
     return with_overrides(read_grid(name), "data={name: pictures, image_size: 64}")
 
 
+def test_a_tuned_field_is_no_axis_and_gets_new_values_from_the_command_line() -> None:
+    tuned = grid(tune={"axes": {"optimizer.lr": [1e-3, 1e-4]}})
+    assert len(trained(tuned)) == 4 + 4 * 2
+    longer = with_overrides(tuned, "optimizer.lr=1.0e-3,1.0e-4,1.0e-5")
+    assert longer.tune is not None
+    assert longer.tune.axes == {"optimizer.lr": (1e-3, 1e-4, 1e-5)}
+    assert longer.base == tuned.base
+    assert len(trained(with_overrides(tuned, "tune=null"))) == 4
+    with pytest.raises(ConfigError, match=r"tune\.axes: optimizer\.lr is also an axis of the grid"):
+        plan(grid(grid={**AXES, "optimizer.lr": [1e-3, 1e-4]}, tune={"axes": {"optimizer.lr": [1e-3, 1e-4]}}))
+
+
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_grid_plans(name: str) -> None:
     assert len({cell.cell_id for cell in plan(shipped(name))}) == len(plan(shipped(name)))

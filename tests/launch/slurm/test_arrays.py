@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.cells import Cell
+from harness.config.cells import Cell, in_order
 from launch.planning.profiles import Slurm
 from launch.slurm.arrays import Layout, Submission, arrange, script
 from launch.slurm.queue import Job, parse_sacct, parse_squeue
@@ -31,6 +31,22 @@ def test_cells_that_wait_stand_apart_from_those_that_do_not() -> None:
         (1, 1, 0), (2, 1, 0), (1, 2, 1), (2, 2, 1),
     ]  # fmt: skip
     assert all(not array.needs for array in arranged(trained, []))
+
+
+def test_a_tuned_cell_waits_for_its_own_trials_and_these_for_their_denoiser() -> None:
+    tune = {"axes": {"optimizer.lr": [1e-3, 1e-4]}}
+    tuned = [tiny_cell(seed=seed, tune=tune, backprop=method) for method in ("jfb", "implicit") for seed in (0, 1)]
+    everything = list({one.cell_id: one for cell in tuned for one in in_order(cell)}.values())
+    denoisers, trials, *finals = arranged(everything, everything)
+    assert (len(denoisers.jobs), len(trials.jobs), [len(array.jobs) for array in finals]) == (3, 4, [2, 2])
+    assert trials.needs == [cell for (cell,) in denoisers.jobs if "_s1000-" in cell]
+    for array in finals:
+        method = array.jobs[0][0].split("_")[1]
+        assert [need for need in array.needs if "pretrain" not in need] == sorted(
+            cell for (cell,) in trials.jobs if f"_{method}_" in cell
+        )
+    afterwards = arranged(tuned, tuned)
+    assert all(not array.needs for array in afterwards)
 
 
 def test_a_large_grid_is_cut_into_arrays_and_short_cells_share_jobs() -> None:
