@@ -1,7 +1,7 @@
 """The cell directory: its layout, its status and its lock (torch-free). It is the authoritative account of a cell.
 
 cell.json             what the cell computes
-tuned.json            the values that its trials chose for the fields that it tunes
+tuned.json            the searches by which its trials chose the fields that it tunes
 status.json           its progress
 lock                  held by the process that runs the cell; the kernel releases it when that process dies
 attempts/N/record.jsonl   the events of the attempt
@@ -15,18 +15,19 @@ reconstructions/      a few test pictures as PNG files
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from harness.config.cells import Cell, TrainCell, parse_cell
 from harness.records import environment
-from harness.records.events import AnyEvent, merge, parse_lines
+from harness.records.events import AnyEvent, Search, merge, parse_lines
 from harness.records.files import write_atomically
 
+_SEARCHES = TypeAdapter(list[Search])
 State = Literal["planned", "running", "interrupted", "failed", "finished"]
 
 
@@ -126,20 +127,34 @@ class CellFolder:
         return self.path / "reconstructions"
 
     def plan(self, cell: Cell) -> None:
-        """Write cell.json unless it exists."""
-        if not (self.path / "cell.json").exists():
-            write_atomically(self.path / "cell.json", json.dumps(cell.to_json(), indent=1))
+        """Write cell.json. In a planned cell, only fields that affect no result can have changed."""
+        text = json.dumps(cell.to_json(), indent=1)
+        path = self.path / "cell.json"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_atomically(path, text)
 
     def cell(self) -> Cell:
         """What the cell computes; once its trials have chosen them, with the values of its tuned fields."""
         cell = parse_cell(json.loads((self.path / "cell.json").read_text()))
-        if not isinstance(cell, TrainCell) or not cell.tune or not (self.path / "tuned.json").exists():
+        if not isinstance(cell, TrainCell) or not cell.tune:
             return cell
-        return cell.with_tuned(json.loads((self.path / "tuned.json").read_text()))
+        chosen = {search.parameter: search.chosen for search in self.searches()}
+        return cell.with_tuned(chosen) if chosen else cell
 
-    def write_tuned(self, values: Mapping[str, float]) -> None:
-        """Record the values of the tuned fields; `cell` returns them from now on."""
-        write_atomically(self.path / "tuned.json", json.dumps(dict(values), indent=1))
+    def searches(self) -> list[Search]:
+        """How the tuned fields of the cell were chosen; empty before that."""
+        path = self.path / "tuned.json"
+        return _SEARCHES.validate_json(path.read_text()) if path.exists() else []
+
+    def write_searches(self, searches: list[Search]) -> None:
+        """Record how the tuned fields were chosen; `cell` returns their values from now on."""
+        write_atomically(self.path / "tuned.json", _SEARCHES.dump_json(searches, indent=1).decode())
+
+    def prerequisites(self) -> "list[CellFolder]":
+        """The cells that must finish before this one starts; trials no longer count once the fields are chosen."""
+        cell = self.cell()
+        needed = [cell.needs] if cell.needs and self.searches() else cell.prerequisites
+        return [self.sibling(one.cell_id) for one in needed]
 
     def status(self) -> CellStatus:
         """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted."""

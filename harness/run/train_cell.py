@@ -21,7 +21,6 @@ from harness.run.attempt import Attempt
 from harness.run.diagnostics import record_diagnostics
 from harness.run.distributed import data_parallel, gather, gather_objects
 from harness.run.load_model import denoiser_weights
-from harness.run.tuning import searches
 from harness.training.loop import LocalStep, train
 from harness.training.sample_order import exposure
 from harness.training.task import Task, order_of, pretrain_task, train_task
@@ -38,8 +37,8 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
     if first == 0:
         attempt.evaluate(task.reconstruct, "validation", 0)
         if isinstance(cell, TrainCell):
-            for search in searches(attempt.folder, cell):
-                attempt.write(search)
+            for search in attempt.folder.searches():
+                attempt.write(search.model_copy(update={"time": time.time()}))
             attempt.evaluate(task.reconstruct, "test", 0)
             record_diagnostics(attempt, cell, task, 0)
 

@@ -10,30 +10,30 @@ from harness.records.events import Evaluation, Search
 
 
 def tuned(folder: CellFolder, cell: TrainCell, write: bool) -> TrainCell:
-    """The cell with the values that its trials chose; `write` records them in its directory.
+    """The cell with the values that its trials chose; `write` records the searches in its directory.
 
     Raises:
         ValueError: a trial is not finished, or all of them diverged.
     """
-    scores = trial_scores(folder, cell)
-    best = max(scores, key=lambda one: one[1])
-    if not math.isfinite(best[1]):
-        raise ValueError(f"tune: none of the {len(scores)} combinations reached a finite validation PSNR")
+    if folder.searches():
+        return cell
+    found = searches(folder, cell)
     if write:
-        folder.write_tuned(best[0])
-    return cell.with_tuned(best[0])
+        folder.write_searches(found)
+    return cell.with_tuned({search.parameter: search.chosen for search in found})
 
 
 def searches(folder: CellFolder, cell: TrainCell) -> list[Search]:
     """What the trials found out about each tuned field.
 
     Raises:
-        ValueError: a trial is not finished.
+        ValueError: a trial is not finished, or all of them diverged.
     """
-    if cell.tune is None:
-        return []
+    assert cell.tune is not None
     scores = trial_scores(folder, cell)
-    chosen, _ = max(scores, key=lambda one: one[1])
+    chosen, best = max(scores, key=lambda one: one[1])
+    if not math.isfinite(best):
+        raise ValueError(f"tune: none of the {len(scores)} combinations reached a finite validation PSNR")
     found = []
     for axis in cell.tune.axes:
         candidates = sorted({point[axis] for point, _ in scores})

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,6 @@ import submitit
 from rich.console import Console
 from rich.live import Live
 
-from harness.config.cells import Cell
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.environment import processors
 from launch.local.job import CellJob
@@ -42,24 +41,31 @@ class Queue:
     """Waiting and running cells; a cell starts when the cells that it needs are finished and there is room."""
 
     waiting: list[CellFolder]
-    cells: dict[str, Cell]
-    """What each of them computes."""
+    needed: dict[str, list[CellFolder]]
+    """The cells that each of them waits for."""
+    world_size: dict[str, int]
+    """The ranks of each of them."""
     capacity: int
     """Ranks that may run at once. Each occupies a slot, which is a share of the processors or a GPU."""
     running: list["Running"] = field(default_factory=list)
+
+    @staticmethod
+    def of(folders: Sequence[CellFolder], capacity: int) -> "Queue":
+        """A queue in which all cells wait."""
+        needed = {folder.cell_id: folder.prerequisites() for folder in folders}
+        return Queue(list(folders), needed, {folder.cell_id: folder.cell().world_size for folder in folders}, capacity)
 
     def startable(self) -> Iterator[tuple[CellFolder, list[int]]]:
         """Cells that can start now, in order, with the slots of their ranks."""
         taken = {slot for running in self.running for slot in running.slots}
         free = [slot for slot in range(self.capacity) if slot not in taken]
         for folder in list(self.waiting):
-            cell = self.cells[folder.cell_id]
-            needed = [folder.sibling(needed.cell_id) for needed in cell.prerequisites]
-            ready = all(one.status().state == "finished" for one in needed)
-            fits = cell.world_size <= len(free) or not self.running
+            ranks = self.world_size[folder.cell_id]
+            ready = all(one.status().state == "finished" for one in self.needed[folder.cell_id])
+            fits = ranks <= len(free) or not self.running
             if ready and fits:
                 self.waiting.remove(folder)
-                slots, free = free[: cell.world_size], free[cell.world_size :]
+                slots, free = free[:ranks], free[ranks:]
                 yield folder, slots
 
     def settle(self) -> None:
@@ -94,8 +100,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    cells = {folder.cell_id: folder.cell() for folder in folders}
-    queue = Queue(waiting=list(folders), cells=cells, capacity=profile.ranks or processors())
+    queue = Queue.of(folders, profile.ranks or processors())
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
         try:
             while queue.waiting or queue.running:

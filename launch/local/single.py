@@ -23,8 +23,8 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
     """
     folder = _find(runs, name, overrides)
     world_size = folder.cell().world_size
-    for needed in folder.cell().prerequisites:
-        if runs.cell(needed.cell_id).status().state != "finished":
+    for needed in folder.prerequisites():
+        if needed.status().state != "finished":
             before = f"python -m launch run {needed.cell_id}"
             raise ConfigError(f"cell: {folder.cell_id} needs a cell that is not finished; first: {before}")
     if world_size > 1 and "WORLD_SIZE" not in os.environ:

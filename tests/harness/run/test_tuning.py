@@ -110,6 +110,7 @@ def test_a_trial_that_is_missing_or_diverged(runs: Runs, tmp_path: Path) -> None
     assert isinstance(again, TrainCell)
     assert again.optimizer.lr != cell.optimizer.lr
     (folder.path / "status.json").unlink()
+    (folder.path / "tuned.json").unlink()
     for trial in cell.trials:
         _spoil(copied.cell(trial.cell_id).path)
     with pytest.raises(ValueError, match="none of the 3 combinations reached a finite validation PSNR"):

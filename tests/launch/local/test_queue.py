@@ -35,7 +35,7 @@ def test_ranks_that_run_at_once_never_share_a_slot(tmp_path: Path) -> None:
         folder = runs.cell(cell.cell_id)
         folder.plan(cell)
         folders.append(folder)
-    queue = Queue(waiting=list(folders), cells={folder.cell_id: folder.cell() for folder in folders}, capacity=3)
+    queue = Queue.of(folders, 3)
     job = Job()
     for folder, slots in queue.startable():
         queue.running.append(Running(folder, slots, 0.0, job))  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def test_a_cell_of_a_launched_grid_needs_no_overrides_again(runs: Runs) -> None:
 
 def test_a_cell_of_a_grid_that_was_never_launched_is_planned(runs: Runs) -> None:
     with pytest.raises(
-        ConfigError, match=r"starts from a denoiser .*; first: python -m launch run pretrain\S+$"
+        ConfigError, match=r"needs a cell that is not finished; first: python -m launch run pretrain\S+$"
     ) as said:
         alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
     denoiser = str(said.value).rpartition(" ")[2]
