@@ -195,6 +195,72 @@ def sync(
 
 
 @app.command()
+def pack(
+    name: GridArgument,
+    file: Annotated[Path, typer.Argument(help="The archive to write, such as results/demo.tar.xz.")],
+    weights: Annotated[bool, typer.Option("--weights", help="Include weights and checkpoints.")] = False,
+    root: RunsOption = RUNS,
+) -> None:
+    """Write the records of a grid into one file that can be unpacked anywhere.
+
+    \b
+    python -m launch pack demo demo.tar.xz
+    """
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.archive import pack as write
+
+    count = write(Runs(root), name, file, weights)
+    print(f"{count} cells, {file.stat().st_size / 2**20:.1f} MiB: {file}")
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="An archive that `launch pack` wrote.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Where the data lie, such as data.root=PATH.", metavar="[FIELD=VALUE]...")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Only plan the cells, to run them again and compare.")] = False,
+    root: RunsOption = RUNS,
+) -> None:
+    """Bring the records of a grid back into a runs directory: its finished cells count as finished.
+
+    \b
+    python -m launch unpack results/exactness.tar.xz --runs from-archive
+    python -m analysis report exactness --runs from-archive
+    """
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.archive import data_fields
+    from launch.tracking.archive import unpack as read
+
+    for grid in read(file, Runs(root), data_fields(overrides or []), fresh):
+        print(f"{grid}: {len(Runs(root).cells_of(grid))} cells in {root}")
+
+
+@app.command()
+def rerun(
+    file: Annotated[Path, typer.Argument(help="An archive that `launch pack` wrote.")],
+    cell: Annotated[str, typer.Argument(help="A cell_id or its beginning.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Where the data lie, such as data.root=PATH.", metavar="[FIELD=VALUE]...")
+    ] = None,
+    root: Annotated[Path, typer.Option("--runs", help="An empty runs directory, or that of another rerun.")] = Path(
+        "runs-again"
+    ),
+) -> None:
+    """Run one archived cell again and print how far its losses and scores are from those in the archive.
+
+    \b
+    python -m launch rerun results/exactness.tar.xz de-hqs_jfb_cosine_tuned_s0 data.root=PATH
+    """
+    from launch.local.rerun import rerun as run_again
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.archive import data_fields
+
+    found = run_again(file, cell, data_fields(overrides or []), Runs(root))
+    print(f"{found.cell_id}: {found.steps} steps, losses within {found.loss:.1e}, PSNR within {found.psnr:.1e} dB")
+
+
+@app.command()
 def run(
     cell: Annotated[
         str,
