@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Many containers set this; with it, every process would spend seconds compiling torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo slurm-demo test test-faults check docs bench peers install clean
+.PHONY: demo slurm-demo test test-faults check docs bench peers results install clean
 
 install: .venv/installed
 
@@ -32,6 +32,10 @@ test: install check
 # 24 cells on a real Slurm cluster with lost nodes, preemption and killed jobs: seven minutes, not part of `test`.
 test-faults: install
 	$(BIN)/python -m pytest -m faults
+
+# Every table and number of RESULTS.md, from the archived records in results/.
+results: install
+	$(BIN)/python -m analysis results
 
 check: install
 	$(BIN)/ruff check .

@@ -59,5 +59,27 @@ def best(
         print(data.folders[cell_id].path)
 
 
+@app.command()
+def results(
+    folder: Annotated[Path, typer.Option(help="The archives and the template.")] = Path("results"),
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("RESULTS.md"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if the page would change.")] = False,
+) -> None:
+    """Write RESULTS.md from the archived records of published grids.
+
+    \b
+    python -m analysis results
+    """
+    from analysis.results import render
+    from harness.config.errors import ConfigError
+    from harness.records.files import write_atomically
+
+    text = render(folder)
+    if not check:
+        write_atomically(output, text)
+    elif not output.exists() or output.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"output: {output} is not what {folder} gives; run `python -m analysis results`")
+
+
 if __name__ == "__main__":
     run_app(app)

@@ -153,13 +153,21 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table as Markdown, with its title, caption and notes."""
+    caption = f"{_escape_markdown(table.caption)} Command: `{table.command}`"
+    return "\n".join([f"### {table.title}", "", caption, "", markdown_rows(table), "", markdown_notes(table), ""])
+
+
+def markdown_rows(table: Table) -> str:
+    """The header and the rows as Markdown."""
     header = [_escape_markdown(column.label) for column in table.columns]
     rule = ["---:" if column.spec else ":---" for column in table.columns]
     body = [[_markdown(shown) for shown in row] for row in table.rows()]
-    lines = [f"| {' | '.join(row)} |" for row in [header, rule, *body]]
-    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
-    caption = f"{_escape_markdown(table.caption)} Command: `{table.command}`"
-    return "\n".join([f"### {table.title}", "", caption, "", *lines, "", *notes, ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *body])
+
+
+def markdown_notes(table: Table) -> str:
+    """The notes as a Markdown list."""
+    return "\n".join(f"- {_escape_markdown(note)}" for note in table.notes)
 
 
 def _markdown(shown: Shown) -> str:
