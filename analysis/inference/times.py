@@ -31,10 +31,19 @@ class TimeToTarget:
 
     @property
     def median(self) -> float:
-        """The first time at which at most half of the seeds have yet to arrive (Kaplan and Meier 1958), or inf."""
-        times, waiting = self._survival
-        done = waiting <= 0.5 + 1e-12
-        return float(times[done.argmax()]) if done.any() else math.inf
+        """The time by which half of the seeds had arrived; a seed that never does counts as infinite."""
+        return sorted(self.times)[(len(self.times) - 1) // 2]
+
+    @property
+    def exceeded(self) -> float:
+        """The smallest budget of the seeds that never arrived, which an infinite median certainly exceeds; or inf."""
+        pairs = zip(self.times, self.budgets, strict=True)
+        return min((budget for time, budget in pairs if math.isinf(time)), default=math.inf)
+
+    @property
+    def at_least(self) -> tuple[float, ...]:
+        """The times, with its budget in place of each that is infinite."""
+        return tuple(map(min, self.times, self.budgets))
 
     def restricted_mean(self, horizon: float) -> float:
         """Mean of min(time, horizon), that is, the area below the Kaplan-Meier curve (Royston and Parmar 2013).

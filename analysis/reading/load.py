@@ -134,10 +134,15 @@ def load(runs: Runs, grid: str) -> GridData:
     cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
     trials = {trial.cell_id for cell in known.values() if isinstance(cell, TrainCell) for trial in cell.trials}
     named = {cell_id: cell for cell_id, cell in known.items() if cell_id not in trials}
-    names = methods.names(named, cut)
+    names, in_tasks = methods.names(named, cut), methods.names_in_tasks(named, cut)
     configs = {cell_id: methods.flat_config(cell) for cell_id, cell in known.items()}
     rows = [_cell_row(cell_id, one, names.get(cell_id), configs.get(cell_id, {})) for cell_id, one in read.items()]
-    rows = [row | ({"kind": "trial"} if row["cell_id"] in trials else {}) for row in rows]
+    rows = [
+        row
+        | {"variant_in_task": in_tasks[row["cell_id"]].variant if row["cell_id"] in in_tasks else ""}
+        | ({"kind": "trial"} if row["cell_id"] in trials else {})
+        for row in rows
+    ]
     events = {cell_id: one.events for cell_id, one in read.items()}
     return GridData(
         name=grid,

@@ -80,6 +80,17 @@ def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType
     return named
 
 
+def names_in_tasks(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType({})) -> dict[str, Name]:
+    """Name the method of each cell among the cells of its pictures and physics only, which its name then leaves out.
+
+    So a method has the same name in every task.
+    """
+    tasks: dict[str, dict[str, Cell]] = {}
+    for cell_id, cell in cells.items():
+        tasks.setdefault(protocol(flat_config(cell)), {})[cell_id] = cell
+    return {cell_id: name for task in tasks.values() for cell_id, name in names(task, cut).items()}
+
+
 def short(name: str) -> str:
     """The short name of a choice: the class name if the choice is an import path."""
     return name.rpartition(":")[2]

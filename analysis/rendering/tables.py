@@ -30,7 +30,10 @@ class Column:
     """Further keys that are shown in the same cell of the table, such as an uncertainty."""
     joiner: str = " ± "
     interval: tuple[str, str] | None = None
-    """Keys of the ends of an interval, which is shown in brackets after the number if both are finite."""
+    """Keys of the ends of an interval, which is shown in brackets after the number if both are finite.
+
+    If the number is not finite and a single end is, that end is shown in its place, as `> 5` or `< 5`.
+    """
     best: Literal["max", "min", ""] = ""
     """Which value of the column is shown in bold."""
     scale: float = 1.0
@@ -188,7 +191,7 @@ def _text(column: Column, row: dict[str, Any]) -> str:
     first, *others = (_number(column, row.get(key), first=key == column.key) for key in keys)
     shown = [first, *(text for text in others if text != NOTHING)]
     text = first if set(shown) == {first} else column.joiner.join(shown)
-    return text + _interval(column, row)
+    return _bound(column, row) or text + _interval(column, row)
 
 
 def _interval(column: Column, row: dict[str, Any]) -> str:
@@ -198,6 +201,16 @@ def _interval(column: Column, row: dict[str, Any]) -> str:
         return ""
     low, high = (_number(column, end) for end in ends)
     return f" [{low}, {high}]"
+
+
+def _bound(column: Column, row: dict[str, Any]) -> str:
+    """`> low` or `< high` if the value is not finite and just this end of its interval is; otherwise empty."""
+    ends = [(sign, row.get(key)) for sign, key in zip("><", column.interval or (), strict=False)]
+    finite = [(sign, end) for sign, end in ends if _is_finite(end)]
+    if _is_finite(row.get(column.key)) or len(finite) != 1:
+        return ""
+    sign, end = finite[0]
+    return f"{sign} {_number(column, end)}"
 
 
 def _number(column: Column, value: Any, first: bool = True) -> str:

@@ -16,6 +16,7 @@ from analysis.sections import (
     scaling,
     schedules,
     searches,
+    time_to_target,
 )
 
 SECTIONS: tuple[SectionMaker, ...] = (
@@ -25,6 +26,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     paper.section,
     cost.section,
     budgets.section,
+    time_to_target.section,
     fidelity.contraction_section,
     fidelity.gradient_section,
     scaling.section,

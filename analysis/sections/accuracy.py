@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import statistics as stats
-from analysis.inference import Contrast, with_holm
+from analysis.inference import Contrast, seeds_needed, with_holm
 from analysis.reading import conditions as context
 from analysis.reading.load import GridData
 from analysis.rendering.section import Section
@@ -20,6 +20,7 @@ OTHER_COLUMNS = (
     Column("gain", "Gain over step 0, dB", "+.2f", interval=("gain_low", "gain_high"), rank=3),
     Column("over_jfb", "Over jfb, dB", "+.2f", interval=("over_jfb_low", "over_jfb_high"), rank=6),
     Column("over_jfb_verdict", "Against jfb", rank=6),
+    Column("over_jfb_seeds_needed", f"Seeds needed for ±{MARGIN} dB", ",d"),
     Column("over_tikhonov", "Over Tikhonov, dB", "+.2f", interval=("over_tikhonov_low", "over_tikhonov_high"), rank=5),
     Column("over_tv", "Over TV, dB", "+.2f", interval=("over_tv_low", "over_tv_high"), rank=4),
     Column("residual_median", "Median residual", ".1e"),
@@ -62,7 +63,9 @@ def accuracy_table(data: GridData) -> Table:
         "Differences are shown as a [b, c], the mean and its 95 % interval, paired by seed and by picture; seeds and "
         "pictures both count as random draws. There is no interval for a single seed, or if all pictures are patches "
         "of one photograph. Verdicts are corrected for the number of comparisons in their column (Holm); equivalent "
-        f"means within {MARGIN} dB.",
+        f"means within {MARGIN} dB. For an undecided comparison with jfb, the table says how many seeds its interval "
+        f"would need to shrink to ±{MARGIN} dB, if new seeds and pictures vary like these; it says nothing if one seed "
+        "leaves that open, or if there are too few pictures for any number of seeds.",
         "Unconverged counts the solves that ended at the limit of evaluations, above the tolerance of the evaluation. "
         "The residual per unit step is that of the undamped map, divided by its step size, and can be compared across "
         "maps.",
@@ -148,7 +151,9 @@ def _columns(name: str, found: Contrast | None) -> dict[str, Any]:
     if found is None:
         return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan, f"{name}_verdict": ""}
     interval = {f"{name}_low": found.low, f"{name}_high": found.high}
-    return {name: found.mean, **interval, f"{name}_p": found.p_value, f"{name}_verdict": found.verdict}
+    needed = seeds_needed(found, MARGIN) if found.verdict == "undecided" else None
+    verdict = {f"{name}_p": found.p_value, f"{name}_verdict": found.verdict, f"{name}_seeds_needed": needed}
+    return {name: found.mean, **interval, **verdict}
 
 
 def _parameters(data: GridData, cell_id: str) -> float:

@@ -328,8 +328,16 @@ def test_the_first_time_at_the_target_and_infinity_where_never():
 def test_all_censored_is_never_and_none_is_always():
     never = TimeToTarget((math.inf, math.inf), (50, 80))
     assert (never.verdict, never.median, never.restricted_mean(50)) == ("never", math.inf, 50)
+    assert (never.exceeded, never.at_least) == (50, (50, 80))
     always = TimeToTarget((10, 20, 60), (80, 80, 80))
     assert (always.verdict, always.median, always.restricted_mean(100)) == ("always", 20, pytest.approx(30))
+    assert (always.exceeded, always.at_least) == (math.inf, (10, 20, 60))
+
+
+def test_a_seed_that_gave_up_early_does_not_shorten_the_median():
+    # Kaplan and Meier would leave it out, as if giving up said nothing, and find 110.
+    found = TimeToTarget((110, 120, math.inf), (200, 200, 100))
+    assert (found.verdict, found.median, found.at_least) == ("sometimes", 120, (110, 120, 100))
 
 
 def test_kaplan_meier_by_hand():

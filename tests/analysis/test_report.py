@@ -11,7 +11,7 @@ from rich.console import Console
 from analysis.__main__ import app
 from analysis.reading.load import load
 from analysis.report import Report, build, show, to_html
-from analysis.sections import budgets, cost, curves, fidelity, paper, scaling, searches
+from analysis.sections import budgets, cost, curves, fidelity, paper, scaling, searches, time_to_target
 from harness.commands.console import run_app
 from harness.config.cells import Cell, TrainCell
 from launch.planning.runs_folder import Runs
@@ -30,7 +30,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def built(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> Report:
     """The report without its figures, which take seconds to draw."""
-    for module in (budgets, cost, curves, fidelity, paper, scaling, searches):
+    for module in (budgets, cost, curves, fidelity, paper, scaling, searches, time_to_target):
         for drawing in ("drawn", "drawn_all"):
             monkeypatch.setattr(module, drawing, lambda *figures: (), raising=False)
     return build(load(runs, "demo"))
@@ -46,7 +46,7 @@ def test_report_is_written_printed_and_self_contained(
     figures |= {"fidelity-eigenvalue", "budgets"}
     tables = {
         f"{name}.{kind}"
-        for name in ("accuracy", "cost", "conditions", "contraction", "fidelity", "tuning")
+        for name in ("accuracy", "cost", "conditions", "time-to-target", "contraction", "fidelity", "tuning")
         for kind in ("csv", "md", "tex")
     }
     drawn = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from analysis.reading.methods import flat_config, key, names, protocol
+from analysis.reading.methods import flat_config, key, names, names_in_tasks, protocol
 from harness.config.cells import parse_cell
 
 FEED_FORWARD = {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
@@ -70,3 +70,9 @@ def test_protocol_is_pictures_and_physics_but_not_where_they_lie() -> None:
 def test_what_most_cells_have_is_not_said() -> None:
     cells = [{}, {"backprop": "neumann"}, {"pool": {"relaxation": None}}]
     assert labels(*cells) == ["de-hqs jfb", "de-hqs neumann", "de-hqs jfb no relaxation"]
+
+
+def test_a_method_has_one_name_in_all_tasks() -> None:
+    cells = [{"physics": physics, "pool": pool} for physics in ("paper", "code2024") for pool in (None, {"size": 48})]
+    found = names_in_tasks({str(k): parse_cell({"model": "de-hqs", **cell}) for k, cell in enumerate(cells)})
+    assert [found[str(k)].variant for k in range(4)] == ["jfb no pool", "jfb pool"] * 2

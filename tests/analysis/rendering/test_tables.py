@@ -87,3 +87,12 @@ def test_terminal_drops_whole_columns_and_breaks_no_number(width: int, last: str
     assert header.rstrip().endswith(last)
     assert "30.12 ± 0.50" in shown
     assert "…" not in shown
+
+
+def test_a_value_of_which_only_a_bound_is_known_is_shown_as_that_bound() -> None:
+    column = Column("time", "Time, s", ",d", interval=("low", "high"))
+    ends = [(math.inf, 1234.0, math.inf), (math.nan, -math.inf, 5.0), (math.inf, math.nan, math.nan), (7, 7, math.inf)]
+    frame = pd.DataFrame(ends, columns=["time", "low", "high"])
+    shown = Table("times", "Times", frame, (column,), "", "")
+    assert texts(shown) == [["> 1,234"], ["< 5"], ["∞"], ["7"]]
+    assert r"| \< 5 |" in to_markdown(shown)

@@ -60,6 +60,27 @@ def test_one_seed_or_one_photograph_decides_nothing(
         assert (row["over_jfb_low"], row["over_jfb_high"]) == (-math.inf, math.inf)
 
 
+def test_an_undecided_comparison_says_how_many_seeds_it_needs(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against jfb, three seeds of implicit gain -.1, .3 and .2 dB; those of neumann gain 1 dB alike."""
+    monkeypatch.setattr(comparisons, "ONE_PHOTOGRAPH", set())
+    gains = {"implicit": [-0.1, 0.3, 0.2], "neumann": [1.0, 1.0, 1.0]}
+
+    def change(cell: Cell, fake: Fake) -> None:
+        if isinstance(cell, TrainCell):
+            fake.psnr = 34.0 + gains.get(cell.backprop.name, [0.0] * 3)[cell.seed]
+
+    data = load(
+        make(runs, *SMALL, "model=de-hqs", "backprop=jfb,implicit,neumann", "seed=0,1,2", change=change), "demo"
+    )
+    table = accuracy_table(data)
+    column = next(column for column in table.columns if column.label == "Seeds needed for ±0.1 dB")
+    shown = {row["label"]: place.text for row, place in zip(table.records, table.column(column), strict=True)}
+    # Seeds spread by .208 dB, and eight pictures allow 7 degrees of freedom: 2.365 x .208 / sqrt(n) is .1 at 24.3. What
+    # is left of the pictures' own noise takes a few more.
+    assert 25 <= int(shown["de-hqs implicit"]) <= 30
+    assert shown["de-hqs neumann"] == shown["de-hqs jfb"] == "\N{EN DASH}"
+
+
 def test_a_method_whose_adjoint_solves_were_cut_is_called_so(runs: Runs) -> None:
     def cut(cell: Cell, fake: Fake) -> None:
         fake.cut = 0.2 if isinstance(cell, TrainCell) and cell.model.name == "de-hqs" else 0.01
