@@ -105,8 +105,8 @@ def time_table(data: GridData) -> Table:
     notes = [
         f"{RULE} It depends on validation scores alone, and on all methods alike.",
         "A run arrives at its first validation at or above the target, so that times are as coarse as the validations "
-        "are far apart. Seconds are the wall time of training steps, without pretraining and validation; they also "
-        "depend on what else the machine did, which evaluations of T and products do not.",
+        "are far apart. Seconds are the wall time of training steps, without pretraining, validation and tuning "
+        "trials; they also depend on what else the machine did, which evaluations of T and products do not.",
         "A run that never arrives counts as infinite in a median. So > x says that fewer than half of the seeds "
         "arrived, and x is where the shortest run that missed the target ended. Unfinished runs are left out.",
         "Seconds over jfb is the geometric mean over seeds of the ratio of seconds, with its 95 % interval (Student's, "
