@@ -3,15 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import stats
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,28 +39,6 @@ class TimeToTarget:
     def at_least(self) -> tuple[float, ...]:
         """The times, with its budget in place of each that is infinite."""
         return tuple(map(min, self.times, self.budgets))
-
-    def restricted_mean(self, horizon: float) -> float:
-        """Mean of min(time, horizon), that is, the area below the Kaplan-Meier curve (Royston and Parmar 2013).
-
-        Compare methods at the same horizon.
-
-        Raises:
-            ValueError: the horizon is beyond the last budget, and some seeds have yet to arrive.
-        """
-        times, waiting = self._survival
-        if horizon > max(self.budgets) and waiting[-1] > 0:
-            raise ValueError(f"no seed was followed up to {horizon}")
-        edges = np.append(np.minimum(times, horizon), horizon)
-        return float(edges[0] + (np.diff(edges) * waiting).sum())
-
-    @cached_property
-    def _survival(self) -> tuple[Array, Array]:
-        """The times of arrivals and of censoring, and the share of seeds that have yet to arrive from then on."""
-        times, budgets = np.array(self.times), np.array(self.budgets)
-        reached = np.isfinite(times)
-        waiting = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=budgets[~reached])).sf
-        return waiting.quantiles, waiting.probabilities
 
 
 def time_to_target(curves: "Sequence[pd.Series[float]]", target: float) -> TimeToTarget:
