@@ -2,11 +2,12 @@
 
 from harness.commands.bench.command import bench
 from harness.commands.console import command_line, run_app
+from harness.commands.fixed_points import fixed_points
 from harness.commands.reconstruct import reconstruct
 from harness.commands.score import score
 
 app = command_line("Restore pictures with a trained cell, score cells again, and measure what one gradient costs.")
-for command in (reconstruct, score, bench):
+for command in (reconstruct, score, fixed_points, bench):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""Searches the fixed points of a trained map, and of the same map before training, by Newton's method in float64."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from harness.config.cells import TrainCell
+from harness.config.errors import ConfigError
+from harness.data.batches import Loader
+from harness.data.dataset import load
+from harness.implicit.solvers import Status
+from harness.measure.gradient_fidelity import FORWARD, NEAR
+from harness.models.build_model import build_equilibrium
+from harness.models.equilibrium import Equilibrium
+from harness.physics.base import observe
+from harness.records.cell_folder import CellFolder
+from harness.run.load_model import denoiser_weights, trained_model
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search at one validation picture."""
+
+    residual: float
+    """Relative residual where Newton's method ended."""
+    converged: bool
+    """Whether that is within the tolerance, `harness.measure.gradient_fidelity.FORWARD.tol`."""
+    converged_alone: bool
+    """Whether Anderson's method, from which Newton's continues, was enough."""
+    evaluations: int
+    """Evaluations of T and products with its Jacobian."""
+    seconds: float
+
+
+def search(folder: CellFolder, trained: bool, pictures: int) -> Iterator[Search]:
+    """Search at the first `pictures` validation pictures, one by one.
+
+    Raises:
+        ConfigError: the cell trains no map, or its weights or pictures are missing.
+    """
+    cell, model = _model(folder, trained)
+    try:
+        dataset = load(cell.data, folder.decoded_data)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    loader = Loader(dataset, cell.physics.value_range, torch.device("cpu"), torch.float64)
+    map = model.map.double()
+    for index in list(dataset.validation)[:pictures]:
+        batch = loader.held_out_batch([index])
+        d = observe(map.physics, batch.images, batch.noise)
+        step, start = partial(map, d=d), map.initial(d).detach()
+        before = time.perf_counter()
+        found = FORWARD(step, start)
+        seconds = time.perf_counter() - before
+        with torch.no_grad():
+            alone = NEAR(step, start)
+        yield Search(
+            residual=found.residual.item(),
+            converged=bool(found.status.item() == Status.CONVERGED),
+            converged_alone=bool(alone.status.item() == Status.CONVERGED),
+            evaluations=int(found.nfe.item()),
+            seconds=seconds,
+        )
+
+
+def _model(folder: CellFolder, trained: bool) -> tuple[TrainCell, Equilibrium]:
+    cell, model = trained_model(folder.path)
+    if not cell.iterates:
+        raise ConfigError(f"CELL: {folder.path} trains a feed-forward network, which has no fixed point")
+    if trained:
+        return cell, model
+    assert cell.needs is not None
+    model = build_equilibrium(cell)[0]
+    try:
+        model.map.network.load_state_dict(denoiser_weights(folder, cell.needs))
+    except ValueError as error:
+        raise ConfigError(f"CELL: {error}") from None
+    return cell, model
