@@ -11,6 +11,11 @@ FROZEN = {
         "de-grad_jfb_cosine_s0-008aed49",
         "de-hqs_implicit_cosine_s0-2091ea9c",
     ],
+    "exactness": [
+        "de-hqs_jfb_cosine_tuned_s0-389cf251",
+        "de-grad_implicit_cosine_tuned_s4-1ece2871",
+        "de-hqs_implicit_cosine_tuned_s2-36821e1d",
+    ],
     "paper-cpu": [
         "de-grad_jfb_fixed_s0-85d948d8",
         "de-hqs_implicit_cosine_s1-e521dc15",
