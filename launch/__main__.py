@@ -64,19 +64,23 @@ def grid(
     python -m launch grid demo name=long model=de-admm,de-prox steps=200
     python -m launch grid demo name=faces data.name=folder data.root=~/photos
     """
-    from launch.planning.grid import override, parse_assignment, plan, read_grid
+    from launch.planning.changes import changed_fields, declared_grid
+    from launch.planning.grid import plan
     from launch.planning.profiles import read_profile
     from launch.planning.runs_folder import Runs
-    from launch.reconcile import describe, launch, launch_probes, plan_probes
+    from launch.reconcile import describe, launch, launch_probes, plan_probes, require_ranks
 
     console = screen()
-    declared = override(read_grid(source), map(parse_assignment, overrides or []))
+    declared, changes = declared_grid(source, overrides or [])
     cells = plan(declared)
     profile = read_profile(cluster)
+    require_ranks(cells, profile)
     runs = Runs(root)
     if dry_run:
         shown = plan_probes(runs, declared, cells) if probe else (declared, cells)
         console.print(describe(runs, *shown, profile), soft_wrap=True)
+        for line in changed_fields(changes, cells):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         return
     run = launch_probes if probe else launch
     raise typer.Exit(run(runs, declared, cells, profile, console))

@@ -24,6 +24,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     Raises:
         ConfigError: the cells do not fit the cluster.
     """
+    require_ranks(cells, profile)
     if isinstance(profile, Slurm):
         from launch.slurm.enqueue import check, enqueue
 
@@ -32,14 +33,6 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         enqueue(runs, grid.name, cells, profile, console)
         console.print(f"python -m launch status {grid.name} --watch")
         return 0
-    if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
-        raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
-    short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
-    if short and profile.executor == "local" and not profile.gpus:
-        raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
-    largest = max((cell.world_size for cell in cells), default=1)
-    if profile.gpus and largest > profile.ranks:
-        raise ConfigError(f"world_size: {largest} needs as many GPUs, and this --cluster has ranks: {profile.ranks}")
     _write_plan(runs, grid, cells, console)
     folders = [runs.cell(cell.cell_id) for cell in cells]
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
@@ -55,6 +48,24 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         run_locally(runs, grid.name, unfinished, profile, console)
     console.print(read_table(runs, folders))
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
+
+
+def require_ranks(cells: list[Cell], profile: Profile) -> None:
+    """Check that this machine has the ranks and GPUs that the cells need.
+
+    Raises:
+        ConfigError: it does not have them.
+    """
+    if isinstance(profile, Slurm):
+        return
+    if profile.executor == "debug" and any(cell.world_size > 1 for cell in cells):
+        raise ConfigError("world_size: --cluster debug runs one rank; add world_size=1")
+    short = sorted({cell.precision for cell in cells} & ACCELERATOR_ONLY)
+    if short and profile.executor == "local" and not profile.gpus:
+        raise ConfigError(f"precision: {short[0]} needs a GPU for each rank, and this --cluster has gpus: false")
+    largest = max((cell.world_size for cell in cells), default=1)
+    if profile.gpus and largest > profile.ranks:
+        raise ConfigError(f"world_size: {largest} needs as many GPUs, and this --cluster has ranks: {profile.ranks}")
 
 
 def launch_probes(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:

@@ -27,6 +27,10 @@ ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
 """Precisions that CPUs lack or run 90 times slower (docs/numerics.md, section 10)."""
 
 
+MOST_STEPS = 10**7
+"""Training steps of a cell; a larger number is taken for a mistake."""
+
+
 class Operations(Frozen):
     """How a cell is run. None of these fields affects a result, so none is part of the cell_id."""
 
@@ -65,7 +69,7 @@ ANYWHERE = Site()
 class Pretraining(Frozen):
     """How the denoiser from which every map starts is trained: on Gaussian noise, with the mean squared error."""
 
-    steps: PositiveInt = 300
+    steps: int = Field(300, gt=0, le=MOST_STEPS)
     """Training steps."""
     noise_std: PositiveFloat = 0.02
     """Standard deviation of the noise to be removed, for pixels in [0, 1]."""
@@ -121,7 +125,7 @@ class BaseCell(Frozen):
     """The fields of every kind of cell."""
 
     kind: str
-    seed: NonNegativeInt = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the initial weights, the sample order and the training noise."""
     world_size: PositiveInt = 1
     """Number of ranks (processes) that share the global batch."""
@@ -252,7 +256,7 @@ class TrainCell(BatchedCell):
     """Mean squared error, as in the paper, or the mean over pictures of each one's root mean squared error. Scores are
     means of decibels: a picture already at 42 dB counts in them as much as one at 28 dB, but hardly counts in the mean
     squared error, so training on mixed pictures with `mse` may sacrifice it."""
-    steps: PositiveInt = 100
+    steps: int = Field(100, gt=0, le=MOST_STEPS)
     """Training steps."""
     warm_up: NonNegativeInt = 40
     """Number of initial training steps that use JFB's gradient, with every backprop method that finds a fixed point. A

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.config.errors import ConfigError
+
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each leaf with its dotted name, in order."""
@@ -23,12 +25,18 @@ def get(fields: Any, dotted: str) -> Any:
 
 
 def with_field(fields: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
-    """A copy with one dotted field set. A choice given by its name becomes a mapping when one of its fields is set."""
+    """A copy with one dotted field set. A choice given by its name becomes a mapping when one of its fields is set.
+
+    Raises:
+        ConfigError: a field below a number or a list is set.
+    """
     head, _, rest = dotted.partition(".")
     if not rest:
         return {**fields, head: value}
     inner = fields.get(head) or {}
     inner = {"name": inner} if isinstance(inner, str) else inner
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"{dotted}: {head} is {inner!r}, which has no fields")
     return {**fields, head: with_field(inner, rest, value)}
 
 

@@ -80,7 +80,7 @@ class Spec(Frozen):
         name = fields.get("name", cls.default_name)
         if isinstance(name, str) and ":" in name:
             return _imported(cls).model_validate(fields)
-        if name not in cls.choices():
+        if not isinstance(name, str) or name not in cls.choices():
             allowed = ", ".join(sorted(cls.choices()))
             raise PydanticCustomError(
                 "choice", "{name} is not one of {allowed}", {"name": repr(name), "allowed": allowed}

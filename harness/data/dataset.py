@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from harness.config.catalog.data import DataSpec
+from harness.config.catalog.data import Counts, DataSpec
 from harness.data.sources import Pixels, Source, open_source
 from harness.records.environment import host
 from harness.records.files import replacing
@@ -36,21 +36,13 @@ def load(spec: DataSpec, cache: Path, stage: str | None = None) -> Dataset:
         ValueError: one line that names the field, if the source is missing, broken or too small for the splits.
     """
     source = open_source(spec)
-    groups = source.train_count // source.group
-    validation_count = spec.validation_images or min(500, max(1, groups // 8) * source.group)
-    available = source.train_count - validation_count
-    if available < 1:
-        raise ValueError(f"data.validation_images: must be less than {source.train_count} (got {validation_count})")
-    train = range(min(spec.train_images or available, available))
-    test_count = source.count - source.train_count
-    if spec.test_images is not None:
-        test_count = min(spec.test_images, test_count)
+    splits = spec.splits(Counts(source.train_count, source.count, source.group))
     decoded = _decoded(source, cache)
     return Dataset(
         pixels=np.load(_staged(decoded, stage) if stage else decoded, mmap_mode="r"),
-        train=train,
-        validation=range(available, source.train_count),
-        test=range(source.train_count, source.train_count + test_count),
+        train=splits.train,
+        validation=splits.validation,
+        test=splits.test,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from harness.config.build import resolve
 from harness.config.catalog.data import CelebA as CelebASpec
 from harness.config.catalog.data import DataSpec
 from harness.config.catalog.data import Folder as FolderSpec
+from harness.config.catalog.data import Pictures as PicturesSpec
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,23 +45,17 @@ class Pictures:
     split at the end has regions of each.
     """
 
-    TRAIN: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
-    TEST: ClassVar = {"chelsea": (300, 451)}
-    group = 5
-
-    def __init__(self, spec: DataSpec) -> None:
-        self.size = spec.image_size
-        self.train_count = self.group * sum(len(self._corners(shape)) for shape in self.TRAIN.values())
-        self.count = self.train_count + sum(len(self._corners(shape)) for shape in self.TEST.values())
-        self.key = f"pictures-two-sizes-{'-'.join(self.TEST)}-{self.size}"
-        if self.count == self.train_count or self.train_count < 3 * self.group:
-            raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.size} pixels)")
+    def __init__(self, spec: PicturesSpec) -> None:
+        counts = spec.counts()
+        self.size, self.train_count, self.count, self.group = spec.image_size, counts.train, counts.total, counts.group
+        self.training, self.testing = spec.training, spec.testing
+        self.key = f"pictures-two-sizes-{'-'.join(self.testing)}-{self.size}"
 
     def decode(self) -> Iterator[Pixels]:
         """Yield every patch."""
-        for region in _take_turns([self._regions(name, shape) for name, shape in self.TRAIN.items()]):
+        for region in _take_turns([self._regions(name, shape) for name, shape in self.training.items()]):
             yield from region
-        for name, shape in self.TEST.items():
+        for name, shape in self.testing.items():
             photograph = _photograph(name, shape)
             yield from (self._patch(photograph, corner) for corner in self._corners(shape))
 
@@ -117,8 +112,7 @@ class Folder(ImageFiles):
     """Any folder of images; the last tenth in name order is the test split."""
 
     def __init__(self, spec: FolderSpec) -> None:
-        files = spec.files()
-        super().__init__(spec, files, len(files) - max(1, len(files) // 10))
+        super().__init__(spec, spec.files(), spec.counts().train)
 
 
 class CelebA(ImageFiles):

@@ -7,7 +7,8 @@ from pathlib import Path
 from harness.config.cells import ANYWHERE, Site, in_order
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
-from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.changes import declared_grid
+from launch.planning.grid import plan
 from launch.planning.runs_folder import Runs
 from launch.planning.selection import find_cell, the_one
 
@@ -48,7 +49,7 @@ def _find(runs: Runs, name: str, overrides: list[str]) -> CellFolder:
     grid, slash, prefix = name.rpartition("/")
     if not slash or (not overrides and runs.is_launched(grid)):
         return find_cell(runs, name)
-    cells = {cell.cell_id: cell for cell in plan(override(read_grid(grid), map(parse_assignment, overrides)))}
+    cells = {cell.cell_id: cell for cell in plan(declared_grid(grid, overrides)[0])}
     chosen = cells[the_one(prefix, cells, grid)]
     for cell in in_order(chosen):
         runs.cell(cell.cell_id).plan(cell)

@@ -11,6 +11,7 @@ blocks:                parts with their own fields and axes, in addition to thos
 """
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,16 +22,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from harness.config.catalog.data import DataSpec
 from harness.config.cells import BaseCell, BaselineCell, Cell, PretrainCell, TrainCell, in_order, parse_cell
-from harness.config.dotted import get, with_field, with_fields
+from harness.config.dotted import flatten, get, with_field, with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen, imported_specs
 from harness.config.tune import Tune
+from launch.planning.dotted_fields import reaches, require_reach, with_reached
+from launch.planning.yaml_text import parse_yaml, read_yaml
 
 SHIPPED = resources.files("launch.grids")
+MOST_COMBINATIONS = 50_000
+"""Combinations of all parts of one grid; planning them takes some twenty seconds."""
+LONGEST_ID = 200
+"""Characters of a cell_id, which names directories and jobs."""
+_EMPTY: dict[str, dict[str, Any]] = {"base": {}, "grid": {}}
+"""The only part of a grid without blocks."""
 
 
 class Block(Frozen):
@@ -45,7 +54,7 @@ class Block(Frozen):
 class Grid(Frozen):
     """The content of a grid file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Name of the grid, its folder, its MLflow experiment and its report."""
     base: dict[str, Any] = {}
     """Fields that every cell shares."""
@@ -59,6 +68,12 @@ class Grid(Frozen):
     """Fields of every training cell that a search decides, by validation scores and with the same trials for all."""
     blocks: list[Block] = []
     """Parts that each combine the grid's fields and axes with their own; without blocks, the grid is a single part."""
+
+    @field_validator("base")
+    @classmethod
+    def _written_out(cls, base: dict[str, Any]) -> dict[str, Any]:
+        """Dotted names of the base, such as `optimizer.lr`, as mappings."""
+        return with_fields({}, base)
 
     def parts(self) -> list[Block]:
         """Every part, complete with the fields and axes that it takes from the grid."""
@@ -92,15 +107,11 @@ def read_grid(source: str) -> Grid:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(f"grid: no file {path}")
-        text = path.read_text(encoding="utf-8")
+        content = read_yaml(path, "grid")
     elif source in shipped_names():
-        text = (SHIPPED / f"{source}.yaml").read_text(encoding="utf-8")
+        content = parse_yaml((SHIPPED / f"{source}.yaml").read_text(encoding="utf-8"), f"grid: {source}")
     else:
         raise ConfigError(f"grid: {source!r} is neither a .yaml file nor one of {', '.join(shipped_names())}")
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"grid: {source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"grid: {source} must be a mapping with name, base and grid")
     return validated(content)
@@ -113,43 +124,82 @@ def parse_assignment(text: str) -> Assignment:
         ConfigError: the text is not an assignment.
     """
     field, equals, value = text.partition("=")
-    if not equals or not field or not value:
+    if not equals or not field or not value.strip():
         raise ConfigError(f"{text!r}: an override is written field=value or field=value,value")
-    try:
-        return Assignment(field, yaml.safe_load(f"[{value}]"))
-    except yaml.YAMLError:
-        raise ConfigError(f"{field}: {value!r} is not a value") from None
+    return Assignment(field, parse_yaml(f"[{value}]", field))
 
 
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
-    """Apply command-line overrides: an axis gets a new list; `name`, `baselines` and `tune` change the grid itself.
+    """Apply command-line overrides, in any order; `name`, `baselines` and `tune` change the grid itself.
 
-    A tuned field gets a new list of values to try. If blocks define the field as well, as an axis or as a value, it is
-    overridden in the blocks too.
+    An axis gets a new list, and so does a tuned field. A dotted field reaches every value of its axis that has the field, and the values that
+    blocks declare.
+
+    Raises:
+        ConfigError: nothing has the field.
     """
     fields = grid.model_dump()
-    for assignment in assignments:
-        field, values = assignment.field, assignment.values
-        is_one_list = len(values) == 1 and isinstance(values[0], list)
-        if field == "name":
-            fields["name"] = values[0]
-        elif field == "baselines":
-            fields["baselines"] = values[0] if is_one_list else values
-        elif field == "tune":
-            fields["tune"] = values[0]
-        elif fields["tune"] and field in fields["tune"]["axes"]:
-            fields["tune"]["axes"][field] = values[0] if is_one_list else values
-        elif with_axis := [part for part in (fields, *fields["blocks"]) if field in part["grid"]]:
-            for part in with_axis:
-                part["grid"][field] = values[0] if is_one_list else values
-        elif len(values) > 1:
-            fields["grid"][field] = values
-        else:
-            fields["base"] = with_field(fields["base"], field, values[0])
-            for block in fields["blocks"]:
-                if get(with_fields({}, block["base"]), field) is not None:
-                    block["base"] = with_fields({}, {**block["base"], field: values[0]})
+    for assignment in sorted(assignments, key=_outer_first):
+        _assign(fields, assignment.field, assignment.values)
     return validated(fields)
+
+
+def _outer_first(assignment: Assignment) -> tuple[int, bool]:
+    """Sorts assignments so that the order in which they are typed does not matter: a choice precedes its fields."""
+    return assignment.field.count("."), not assignment.field.endswith(".name")
+
+
+def _assign(fields: dict[str, Any], field: str, values: list[Any]) -> None:
+    is_one_list = len(values) == 1 and isinstance(values[0], list)
+    if field == "name":
+        fields["name"] = values[0]
+    elif field == "baselines":
+        fields["baselines"] = values[0] if is_one_list else values
+    elif field == "tune":
+        fields["tune"] = values[0]
+    elif fields["tune"] and field in fields["tune"]["axes"]:
+        fields["tune"]["axes"][field] = values[0] if is_one_list else values
+    elif with_axis := [part for part in (fields, *fields["blocks"]) if field in part["grid"]]:
+        for part in with_axis:
+            part["grid"][field] = values[0] if is_one_list else values
+    elif len(values) > 1:
+        fields["grid"][field] = values
+        for part in (fields, *fields["blocks"]):
+            part["base"] = {key: value for key, value in part["base"].items() if not f"{key}.".startswith(f"{field}.")}
+    else:
+        _assign_one(fields, field, values[0])
+
+
+def _assign_one(fields: dict[str, Any], field: str, value: Any) -> None:
+    """Set one field in every base, and in every value of its axis, that has it."""
+    head, dot, _ = field.partition(".")
+    parts, blocks = (fields, *fields["blocks"]), fields["blocks"]
+    others = [one for part in parts for one in part["grid"].get(head, [])]
+    others += [block["base"][head] for block in blocks if head in block["base"]]
+    if dot and all(head in {**fields["grid"], **block["grid"], **block["base"]} for block in blocks or [_EMPTY]):
+        require_reach(field, others)  # the grid's own base has no effect
+    for part in parts:
+        if head in part["grid"]:
+            part["grid"][head] = [_reached(field, one, value) for one in part["grid"][head]]
+    for block in blocks:
+        block["base"] = _assigned(block["base"], field, value)
+    declared = fields["base"].get(head) or {}
+    if head not in fields["grid"] and (reaches(field, declared) or not any(reaches(field, one) for one in others)):
+        fields["base"] = {**fields["base"], head: with_reached(field, declared, value)}
+
+
+def _assigned(base: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
+    """The base of a block with one field set, if the block says something about this field."""
+    head = field.partition(".")[0]
+    if head in base:
+        return {**base, head: _reached(field, base[head], value)}
+    if any(f"{key}.".startswith(f"{field}.") for key in base):
+        return {key: one for key, one in base.items() if not f"{key}.".startswith(f"{field}.")} | {field: value}
+    return base
+
+
+def _reached(field: str, declared: Any, value: Any) -> Any:
+    return with_reached(field, declared, value) if reaches(field, declared) else declared
 
 
 def plan(grid: Grid) -> list[Cell]:
@@ -164,6 +214,11 @@ def plan(grid: Grid) -> list[Cell]:
     for axis in grid.tune.axes if grid.tune else ():
         if any(axis in part.grid for part in grid.parts()):
             raise ConfigError(f"tune.axes: {axis} is also an axis of the grid; a field is compared or tuned, not both")
+    _require_effect(grid)
+    combinations = sum(math.prod(map(len, part.grid.values())) for part in grid.parts())
+    if combinations > MOST_COMBINATIONS:
+        said = f"its axes have {combinations:,} combinations; at most {MOST_COMBINATIONS:,} are planned as one grid"
+        raise ConfigError(f"grid: {said}, so split it, for instance by seed and name")
     for field in itertools.chain(*grid.exclude):
         if field.partition(".")[0] not in TrainCell.model_fields:
             raise ConfigError(f"exclude: no field {field!r}; allowed: {', '.join(TrainCell.model_fields)}")
@@ -172,22 +227,63 @@ def plan(grid: Grid) -> list[Cell]:
     cells = list({cell.cell_id: cell for row in [*baselines, *trained] for cell in in_order(row)}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
+    longest = max((cell.cell_id for cell in cells), key=len)
+    if len(longest) > LONGEST_ID:
+        raise ConfigError(
+            f"grid: a cell_id has at most {LONGEST_ID} characters (got {len(longest)}: {longest[:40]}...)"
+        )
     check_data(cells)
     check_imports(cells)
     return cells
 
 
-def check_data(cells: Iterable[BaseCell]) -> None:
-    """Check every distinct data source once.
+def _require_effect(grid: Grid) -> None:
+    """Check that no axis hides what is declared beside it, and that something has the field of each dotted axis.
 
     Raises:
-        ConfigError: a folder is missing or contains a file that is not an image.
+        ConfigError: a declaration has no effect.
     """
-    for data in {cell.data for cell in cells}:
-        try:
-            data.files()
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+    for base, axes in ((grid.base, grid.grid), *((block.base, grid.grid | block.grid) for block in grid.blocks)):
+        for field in base:
+            if (head := field.partition(".")[0]) in axes:
+                inner = next(flatten({field: base[field]}))[0]
+                hint = f"; grid: {{{inner}: [...]}} sets a field of each value" if "." in inner else ""
+                raise ConfigError(f"base.{field}: {head} is an axis beside it, whose values replace it{hint}")
+    parts = grid.parts()
+    for axis in dict.fromkeys(axis for part in parts for axis in part.grid if "." in axis):
+        head = axis.partition(".")[0]
+        with_axis = [part for part in parts if axis in part.grid]
+        if head in TrainCell.model_fields:
+            require_reach(axis, [one for part in with_axis for one in part.grid.get(head, [part.base.get(head) or {}])])
+
+
+def check_data(cells: Iterable[BaseCell]) -> None:
+    """Check every distinct data source once, and each cell against its pictures.
+
+    Raises:
+        ConfigError: a folder is missing or contains a file that is not an image, or a cell does not suit its pictures.
+    """
+    training: dict[DataSpec, int | None] = {}
+    try:
+        for cell in cells:
+            if cell.data not in training:
+                counts = cell.data.counts()
+                training[cell.data] = len(cell.data.splits(counts).train) if counts else None
+            _check_sizes(cell, training[cell.data])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_sizes(cell: BaseCell, training: int | None) -> None:
+    """Check that a batch and the kernel fit the pictures; `training` is their number if it is known."""
+    if training is not None and isinstance(cell, TrainCell | PretrainCell) and cell.global_batch_size > training:
+        raise ConfigError(
+            f"global_batch_size: at most {training}, the training pictures (got {cell.global_batch_size})"
+        )
+    size = (isinstance(cell, TrainCell) and cell.data.crop) or cell.data.image_size
+    kernel = getattr(cell.physics, "kernel_size", 1) if isinstance(cell, TrainCell | BaselineCell) else 1
+    if isinstance(kernel, int) and kernel // 2 >= size:
+        raise ConfigError(f"physics.kernel_size: {kernel} does not fit a picture of {size} pixels")
 
 
 def check_imports(cells: Iterable[BaseCell]) -> None:
@@ -252,7 +348,17 @@ def _combinations(part: Block) -> list[dict[str, Any]]:
     if not part.grid and "model" not in part.base:
         return []
     points = (dict(zip(part.grid, values, strict=True)) for values in itertools.product(*part.grid.values()))
-    return [with_fields(part.base, point) for point in points]
+    return [_at(part.base, point) for point in points]
+
+
+def _at(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one combination: choices first, then the dotted fields that they have."""
+    fields = dict(base)
+    for axis in sorted(point, key=lambda axis: axis.count(".")):
+        head, dot, _ = axis.partition(".")
+        declared = fields.get(head) if head in point else fields.get(head) or {}
+        fields[head] = _reached(axis, declared, point[axis]) if dot else point[axis]
+    return fields
 
 
 def _baseline_cells(grid: Grid, baseline: Any, trained: Iterable[Cell]) -> list[Cell]:

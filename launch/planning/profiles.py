@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 import slurm_templates
 from harness.config.cells import Site
 from harness.config.errors import ConfigError, explain
+from launch.planning.yaml_text import read_yaml
 
 # glibc returns large blocks to the kernel on every free, and the busy-waiting threads of one rank starve the others.
 # Both slow a CPU rank down by a factor that depends on what else is running (docs/numerics.md, section 10).
@@ -123,14 +123,11 @@ def read_profile(source: str) -> Profile:
     if not path.is_file():
         names = ", ".join(sorted(template.stem for template in TEMPLATES.glob("*.yaml")))
         raise ConfigError(f"--cluster: {source!r} is neither a .yaml file nor one of {names}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--cluster: {source} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or content.get("executor") not in _KINDS:
-        got = content.get("executor") if isinstance(content, dict) else content
+    content = read_yaml(path, "--cluster")
+    got = content.get("executor") if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not isinstance(got, str) or got not in _KINDS:
         raise ConfigError(f"--cluster {source}: executor: must be one of {', '.join(_KINDS)} (got {got!r})")
     try:
-        return _KINDS[content["executor"]].model_validate(content)
+        return _KINDS[got].model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"--cluster {source}: {explain(error)}") from None

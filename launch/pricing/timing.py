@@ -128,8 +128,19 @@ def _counts(cell: Cell) -> Counter[str]:
 
 @lru_cache(maxsize=1024)
 def _steps(course: Course, steps: int) -> Counter[str]:
-    """The number of steps of each kind."""
-    return Counter(map(course.kind, range(steps)))
+    """The number of steps of each kind. After the first visits to the pool, kinds repeat with its period."""
+    warm_up, period = min(course.warm_up, steps), course.batches * course.refresh_every
+    return _counted(course, range(warm_up), period) + _counted(course, range(warm_up, steps), period)
+
+
+def _counted(course: Course, steps: range, period: int) -> Counter[str]:
+    first = steps[: course.batches]  # as many steps as the first visits take, in case they are among these
+    turns, rest = divmod(len(steps) - len(first), period)
+    begin = first.stop
+    counts = Counter(map(course.kind, [*first, *range(begin, begin + rest)]))
+    for kind, count in Counter(map(course.kind, range(begin, begin + period) if turns else ())).items():
+        counts[kind] += turns * count
+    return counts
 
 
 def _kind(event: AnyEvent, course: Course) -> str:

@@ -1,7 +1,9 @@
 """Where the pictures come from."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -12,6 +14,26 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from harness.config.spec import Spec
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pictures a source has."""
+
+    train: int
+    """Pictures for training, validation included; they come first."""
+    total: int
+    group: int = 1
+    """Length of the runs of training pictures that show the same scene; the default validation split divides none."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The indices of the pictures of each split."""
+
+    train: range
+    validation: range
+    test: range
 
 
 class DataSpec(Spec):
@@ -48,6 +70,32 @@ class DataSpec(Spec):
         """
         return []
 
+    def counts(self) -> Counts | None:
+        """How many pictures the source has; None if only its class knows.
+
+        Raises:
+            ValueError: as for `files`.
+        """
+        return None
+
+    def splits(self, counts: Counts) -> Splits:
+        """The splits of a source with so many pictures.
+
+        Raises:
+            ValueError: no picture is left to train on.
+        """
+        default = min(500, max(1, counts.train // counts.group // 8) * counts.group)
+        validation = self.validation_images or default
+        available = counts.train - validation
+        if available < 1:
+            raise ValueError(f"data.validation_images: must be less than {counts.train} (got {validation})")
+        tested = counts.total if self.test_images is None else self.test_images
+        return Splits(
+            train=range(min(self.train_images or available, available)),
+            validation=range(available, counts.train),
+            test=range(counts.train, min(counts.total, counts.train + tested)),
+        )
+
 
 class Pictures(DataSpec):
     """Patches of the CC0 color photographs that ship with scikit-image.
@@ -56,7 +104,23 @@ class Pictures(DataSpec):
     """
 
     target = "harness.data.sources:Pictures"
+    training: ClassVar = {"astronaut": (512, 512), "coffee": (400, 600), "rocket": (427, 640)}
+    testing: ClassVar = {"chelsea": (300, 451)}
+    """Height and width of the photographs."""
+    group: ClassVar = 5
+    """Each training patch is followed by the four patches that show it at twice the size."""
     name: Literal["pictures"] = "pictures"
+
+    def counts(self) -> Counts:
+        """The number of patches."""
+        patches = [sum(map(self._patches, shapes.values())) for shapes in (self.training, self.testing)]
+        train, test = self.group * patches[0], patches[1]
+        if not test or train < 3 * self.group:
+            raise ValueError(f"data.image_size: the photographs hold too few patches (got {self.image_size} pixels)")
+        return Counts(train, train + test, self.group)
+
+    def _patches(self, shape: tuple[int, int]) -> int:
+        return math.prod(length // self.image_size for length in shape)
 
 
 class Folder(DataSpec):
@@ -70,6 +134,11 @@ class Folder(DataSpec):
     def files(self) -> list[Path]:
         """Every visible file of the folder."""
         return _image_files(self.root)
+
+    def counts(self) -> Counts:
+        """The last tenth in name order, at least one image, is for testing."""
+        total = len(self.files())
+        return Counts(total - max(1, total // 10), total)
 
 
 class CelebA(DataSpec):
@@ -94,6 +163,10 @@ class CelebA(DataSpec):
             )
         return files
 
+    def counts(self) -> Counts:
+        """The first `split_at` images are for training."""
+        return Counts(self.split_at, len(self.files()))
+
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -101,10 +174,16 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"data.root: no folder {folder}")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ValueError(f"data.root: {folder} cannot be read ({error.strerror})") from None
+    files = [path for path in visible if path.is_file()]
     for path in files:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"data.root: {path} is not an image (allowed: {' '.join(IMAGE_SUFFIXES)})")
     if len(files) < 3:
-        raise ValueError(f"data.root: {folder} holds {len(files)} images; at least 3 are needed to split")
+        inner = [path.name for path in visible if path.is_dir()]
+        deeper = f"; it has folders, and one of them may be meant, such as {folder / inner[0]}" if inner else ""
+        raise ValueError(f"data.root: {folder} holds {len(files)} images; at least 3 are needed to split{deeper}")
     return files

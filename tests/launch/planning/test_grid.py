@@ -10,6 +10,7 @@ from harness.config.catalog.baselines import BaselineSpec
 from harness.config.cells import BaselineCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.models.build_model import build_equilibrium
+from launch.planning.changes import declared_grid
 from launch.planning.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
@@ -73,8 +74,8 @@ def test_the_papers_grids_have_every_row(name: str, seeds: int, unets: int) -> N
 
 @pytest.mark.parametrize("name", ["paper", "paper-cpu"])
 def test_the_papers_200_images_have_its_hyperparameters_and_ours_beside_them(name: str) -> None:
-    few = [cell for cell in trained(with_overrides(read_grid(name), "data.name=pictures", "seed=0")) if
-           cell.data.train_images == 200]  # fmt: skip
+    declared, _ = declared_grid(name, ["data.name=pictures", "seed=0"])
+    few = [cell for cell in trained(declared) if cell.data.train_images == 200]
     theirs, ours = few
     assert (theirs.model.parameters()["step_size"], theirs.optimizer.lr, theirs.schedule.name) == (1e-3, 1e-3, "fixed")
     assert (theirs.global_batch_size, theirs.physics.parameters()["kernel_size"]) == (16, 5)
@@ -162,7 +163,8 @@ def test_the_home_directory_is_written_out(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "photos").mkdir()
     for number in range(3):
         (tmp_path / "photos" / f"{number}.png").touch()
-    declared = with_overrides(grid(baselines=["degraded"]), "data.name=folder", "data.root=~/photos")
+    small = grid(baselines=["degraded"], base={"global_batch_size": 1})
+    declared = with_overrides(small, "data.name=folder", "data.root=~/photos")
     assert {cell.data.parameters()["root"] for cell in plan(declared)} == {tmp_path / "photos"}
 
 
