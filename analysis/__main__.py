@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import command_line, run_app, screen
+from harness.commands.console import command_line, report_damage, run_app, screen
 from launch.completion import launched_grids
 
 app = command_line("Turn what cells recorded into tables, figures and a report.")
@@ -30,6 +30,8 @@ def report(
     """Write the tables, the figures and report.html of a grid, finished or not.
 
     \b
+    The exit code is 1 if a file cannot be read.
+    \b
     python -m analysis report demo
     python -m analysis report demo --output paper/demo
     python -m analysis report demo --section mypackage.mymodule:section
@@ -37,7 +39,8 @@ def report(
     from analysis.report import report as make
     from launch.planning.runs_folder import Runs
 
-    make(Runs(runs), name, output, section or [], screen())
+    made = make(Runs(runs), name, output, section or [], screen())
+    raise typer.Exit(1 if report_damage(made.data.damage) else 0)
 
 
 @app.command()
@@ -57,6 +60,7 @@ def best(
     data = load(Runs(runs), name)
     for cell_id in best_cells(data)["cell_id"]:
         print(data.folders[cell_id].path)
+    raise typer.Exit(1 if report_damage(data.damage) else 0)
 
 
 @app.command()

@@ -44,8 +44,8 @@ class Report:
         return [section.table for section in self.sections if section.table is not None]
 
 
-def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], console: Console) -> Path:
-    """Compute, write and print the report of a grid; returns the path of the HTML file.
+def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], console: Console) -> Report:
+    """Compute, write and print the report of a grid.
 
     `own` lists import paths of the user's own sections, which come last.
 
@@ -55,15 +55,16 @@ def report(runs: Runs, grid: str, output: Path | None, own: Sequence[str], conso
     makers = (*SECTIONS, *map(own_section, own))
     data = load(runs, grid)
     folder = output or runs.grid_folder(grid) / "report"
+    made = build(data, makers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        path = write(made, folder)
     except OSError as error:
-        raise ConfigError(f"output: cannot write to {folder} ({error.strerror})") from None
-    made = build(data, makers)
-    path = write(made, folder)
+        hint = "" if output else "; --output DIR writes it elsewhere"
+        raise ConfigError(f"output: cannot write to {folder} ({error.strerror}){hint}") from None
     show(made, console)
     console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)
-    return path
+    return made
 
 
 def own_section(import_path: str) -> SectionMaker:

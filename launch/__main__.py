@@ -3,13 +3,14 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.commands.console import command_line, report_checks, run_app, screen
+from harness.commands.console import command_line, report_checks, report_damage, run_app, screen
 from launch import completion
 
 app = command_line("Plan, run and watch grids of cells.")
@@ -24,6 +25,14 @@ CellsArgument = Annotated[
     typer.Argument(
         metavar="GRID[/CELL]",
         help="A launched grid, or its cells whose id begins with CELL.",
+        autocompletion=completion.grids_and_cells,
+    ),
+]
+OptionalCells = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[GRID[/CELL]]",
+        help="A launched grid, or its cells whose id begins with CELL; without it, all grids are listed.",
         autocompletion=completion.grids_and_cells,
     ),
 ]
@@ -88,15 +97,18 @@ def grid(
 
 @app.command()
 def status(
-    name: CellsArgument,
+    name: OptionalCells = None,
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     root: RunsOption = RUNS,
 ) -> None:
-    """Show the progress of each cell of a grid, and what the unfinished ones are waiting for.
+    """Show the progress of each cell of a grid, and what the unfinished ones are waiting for; or list all grids.
 
     \b
+    The exit code is 1 if a cell cannot be read.
+    \b
+    python -m launch status
     python -m launch status demo --watch
     python -m launch status demo --where model=de-admm,de-prox --where seed=0
     python -m launch status demo --json
@@ -107,17 +119,22 @@ def status(
 
     from launch.planning.runs_folder import Runs
     from launch.planning.selection import select
-    from launch.tracking.status import WATCH_SECONDS, read_rows, read_table
+    from launch.tracking.status import WATCH_SECONDS, list_grids, read_rows, read_table, read_table_and_soundness
 
     runs = Runs(root)
+    if name is None:
+        screen().print(list_grids(runs))
+        return
     folders = select(runs, name, where or [])
     if as_json:
-        print(json.dumps([asdict(row) for row in read_rows(runs, folders)]))
-        return
+        rows = read_rows(runs, folders)
+        print(json.dumps([asdict(row) for row in rows]))
+        raise typer.Exit(1 if any(row.state == "damaged" for row in rows) else 0)
     if not watch:
-        screen().print(read_table(runs, folders))
-        return
-    with Live(console=screen(), refresh_per_second=1) as live:
+        shown, sound = read_table_and_soundness(runs, folders)
+        screen().print(shown)
+        raise typer.Exit(0 if sound else 1)
+    with suppress(KeyboardInterrupt), Live(console=screen(), refresh_per_second=1) as live:
         while True:
             live.update(read_table(runs, folders))
             time.sleep(WATCH_SECONDS)
@@ -177,7 +194,9 @@ def retry(
 
     changes = {"timeout_min": timeout_min, "memory": memory, "exclude": exclude or None}
     changes = {field: value for field, value in changes.items() if value is not None}
-    retry_cells(Runs(root), name.partition("/")[0], select(Runs(root), name, where or []), changes, screen())
+    folders = select(Runs(root), name, where or [])
+    damage = retry_cells(Runs(root), name.partition("/")[0], folders, changes, screen())
+    raise typer.Exit(1 if report_damage(damage) else 0)
 
 
 @app.command()
@@ -194,8 +213,10 @@ def sync(
     runs.cells_of(name)
     if follow:
         sync_until_closed(runs, name)
-    else:
-        print(f"{sync_once(runs, name)} cells had news")
+        return
+    news, damage = sync_once(runs, name)
+    print(f"{news} cells had news")
+    raise typer.Exit(1 if report_damage(damage) else 0)
 
 
 @app.command()
@@ -333,14 +354,34 @@ def fields() -> None:
     screen().print(describe_fields())
 
 
+def _require_free(port: int) -> None:
+    """Check that nothing listens on a port of this machine.
+
+    Raises:
+        ConfigError: something does, or the port may not be used.
+    """
+    import socket
+
+    from harness.config.errors import ConfigError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            said = (error.strerror or "").lower()
+            raise ConfigError(f"--port: {port} cannot be used ({said}); choose another one") from None
+
+
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
     root: RunsOption = RUNS,
 ) -> None:
     """Open MLflow's UI on this machine's loopback address."""
     from launch.planning.runs_folder import Runs
 
+    _require_free(port)
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Without this parameter, MLflow shows its pages for language models and no runs.

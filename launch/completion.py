@@ -33,10 +33,10 @@ def grids_and_cells(ctx: typer.Context, incomplete: str) -> list[str]:
     if not slash:
         return launched_grids(ctx, incomplete)
     try:
-        planned = json.loads((_root(ctx) / "grids" / grid / "grid.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        planned = json.loads((_root(ctx) / "grids" / grid / "grid.json").read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, LookupError, TypeError):
         return []
-    return _starting(incomplete, (f"{grid}/{cell}" for cell in planned["cells"]))
+    return _starting(incomplete, (f"{grid}/{cell}" for cell in planned))
 
 
 def cells(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -1,21 +1,28 @@
 """Runs what is left of a declared grid: finished cells are skipped, and interrupted ones resume."""
 
+import fcntl
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell
+from harness.commands.console import report_damage
+from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell, in_order
 from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder
 from harness.records.environment import processors
 from launch.planning.grid import Grid
-from launch.planning.profiles import Profile, Slurm
+from launch.planning.profiles import Local, Profile, Slurm
 from launch.planning.runs_folder import Runs
 from launch.pricing.price import Price, describe_price, finished_cells, price, short_cells
-from launch.tracking.status import read_table
+from launch.tracking.status import read_table_and_soundness
 
 CELLS_SHOWN = 60
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as that of a shell."""
 
 
 def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console: Console) -> int:
@@ -29,25 +36,82 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.slurm.enqueue import check, enqueue
 
         check(grid.name, cells, profile)
-        _write_plan(runs, grid, cells, console)
-        enqueue(runs, grid.name, cells, profile, console)
-        console.print(f"python -m launch status {grid.name} --watch")
-        return 0
-    _write_plan(runs, grid, cells, console)
-    folders = [runs.cell(cell.cell_id) for cell in cells]
-    unfinished = [folder for folder in folders if folder.status().state != "finished"]
-    console.print(f"{grid.name}: {len(folders)} cells, {len(folders) - len(unfinished)} finished before")
-    if unfinished and profile.executor == "debug":
-        from launch.local.single import run_here
+        damage = _write_plan(runs, grid, cells, console)
+        enqueue(runs, grid.name, sound_cells(runs, cells, damage), profile, console)
+        console.print(f"python -m launch status {grid.name}{runs.option} --watch", soft_wrap=True, highlight=False)
+        return 1 if report_damage(damage) else 0
+    with only_launcher(runs, grid.name):
+        damage = _write_plan(runs, grid, cells, console)
+        folders = [runs.cell(cell.cell_id) for cell in cells]
+        unfinished = [runs.cell(cell.cell_id) for cell in sound_cells(runs, cells, damage)]
+        unfinished = [folder for folder in unfinished if folder.status().state != "finished"]
+        finished = sum(folder.status().state == "finished" for folder in folders)
+        console.print(f"{grid.name}: {len(folders)} cells, {finished} finished before")
+        report_damage(damage)
+        interrupted = _run(runs, grid, unfinished, profile, console)
+    shown, sound = read_table_and_soundness(runs, folders)
+    console.print(shown)
+    if interrupted:
+        left = sum(folder.status().state != "finished" for folder in folders)
+        console.print(f"stopped with {left} cells left; repeat the command to continue them from their checkpoints")
+        return INTERRUPTED
+    return 1 if damage or not sound or any(folder.status().state != "finished" for folder in folders) else 0
 
-        for folder in unfinished:
-            run_here(folder, profile)
-    elif unfinished:
-        from launch.local.queue import run_locally
 
-        run_locally(runs, grid.name, unfinished, profile, console)
-    console.print(read_table(runs, folders))
-    return 0 if all(folder.status().state == "finished" for folder in folders) else 1
+def _run(runs: Runs, grid: Grid, unfinished: list[CellFolder], profile: Local, console: Console) -> bool:
+    """Run cells on this machine; returns whether a signal ended it early."""
+    try:
+        if profile.executor == "debug":
+            from launch.local.single import run_here
+
+            for folder in unfinished:
+                run_here(folder, profile)
+        elif unfinished:
+            from launch.local.queue import run_locally
+
+            run_locally(runs, grid.name, unfinished, profile, console)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+@contextmanager
+def only_launcher(runs: Runs, grid: str) -> Iterator[None]:
+    """Be the only process that runs this grid on this machine.
+
+    Raises:
+        ConfigError: another one does.
+    """
+    runs.require_space()
+    folder = runs.grid_folder(grid)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "launcher.lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            watch = f"python -m launch status {grid}{runs.option} --watch"
+            raise ConfigError(f"grid: another shell is running {grid}; {watch} shows its progress") from None
+        yield
+
+
+def sound_cells(runs: Runs, cells: list[Cell], damage: list[str]) -> list[Cell]:
+    """The cells that can be read and do not need one that cannot; appends to `damage` what is wrong with the others."""
+    broken: dict[str, str] = {}
+    for cell in cells:
+        folder = runs.cell(cell.cell_id)
+        status = folder.status()
+        try:
+            if status.state == "damaged":
+                raise ConfigError(status.message)
+            if status.state != "finished":
+                folder.cell()
+        except ConfigError as error:
+            broken[cell.cell_id] = str(error)
+    damage += broken.values()
+    sound = [cell for cell in cells if cell.cell_id not in broken]
+    if not broken:
+        return sound
+    return [cell for cell in sound if not any(one.cell_id in broken for one in in_order(cell))]
 
 
 def require_ranks(cells: list[Cell], profile: Profile) -> None:
@@ -114,15 +178,25 @@ def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Gro
     return Group(shown, *more, total, describe_price(priced, _at_once(unfinished, profile)), *scripts)
 
 
-def _write_plan(runs: Runs, grid: Grid, cells: list[Cell], console: Console) -> None:
-    """Save the plan and its estimates; prints how many cells of an earlier launch are no longer part of the grid."""
+def _write_plan(runs: Runs, grid: Grid, cells: list[Cell], console: Console) -> list[str]:
+    """Save the plan and its estimates; prints how many cells of an earlier launch are no longer part of the grid.
+
+    Returns what was wrong with the files of an earlier launch, which are replaced.
+    """
     runs.require_space()
-    before = {folder.cell_id for folder in runs.cells_of(grid.name)} if runs.is_launched(grid.name) else set()
+    damage = []
+    try:
+        before = {folder.cell_id for folder in runs.cells_of(grid.name)} if runs.is_launched(grid.name) else set()
+        runs.estimates(grid.name)
+    except ConfigError as error:
+        before = set()
+        damage.append(f"{error}; it is replaced")
     if gone := before - {cell.cell_id for cell in cells}:
         line = f"{len(gone)} of {len(before)} cells launched as {grid.name} are not in this plan and leave the grid"
         console.print(f"{line}; name=... keeps both", soft_wrap=True)
     runs.write_plan(grid, cells)
     runs.write_estimates(grid.name, price_unfinished(runs, cells).seconds)
+    return damage
 
 
 def _at_once(cells: list[Cell], profile: Profile) -> int:

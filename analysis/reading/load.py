@@ -1,18 +1,20 @@
 """Reads cell directories into tidy tables. No other module of the analysis reads records."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from analysis.reading import methods
 from analysis.reading.methods import Config, Name
 from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.config.cells import BaselineCell, Cell, TrainCell
+from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import (
     AnyEvent,
@@ -82,6 +84,10 @@ class GridData:
     """The grid file as it was launched."""
     estimates: Mapping[str, float]
     """Expected wall time of each cell in seconds, estimated before it ran; cells without an estimate are absent."""
+    damage: tuple[str, ...]
+    """What is wrong with each file that cannot be read, in one line."""
+    damaged_pictures: frozenset[Path]
+    """Reconstructions that cannot be read."""
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -126,9 +132,11 @@ def load(runs: Runs, grid: str) -> GridData:
     """Read everything that the cells of a grid have recorded.
 
     Raises:
-        ConfigError: the grid has not been launched.
+        ConfigError: the grid has not been launched, or its grid.json is damaged.
     """
     folders = {folder.cell_id: folder for folder in runs.cells_of(grid)}
+    pictures = _damaged_pictures(folders.values())
+    estimates, damage = _estimates(runs, grid)
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
     known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
     cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
@@ -160,9 +168,37 @@ def load(runs: Runs, grid: str) -> GridData:
         metrics=_metrics(known.values()),
         configs=configs,
         folders=folders,
-        declared=json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"],
-        estimates=runs.estimates(grid),
+        declared=runs.declared(grid),
+        estimates=estimates,
+        damage=(
+            *(one.problem for one in read.values() if one.status.state == "damaged"),
+            *(f"{path}: the picture cannot be read" for path in pictures),
+            *damage,
+        ),
+        damaged_pictures=frozenset(pictures),
     )
+
+
+def _estimates(runs: Runs, grid: str) -> tuple[dict[str, float], list[str]]:
+    try:
+        return runs.estimates(grid), []
+    except ConfigError as error:
+        return {}, [str(error)]
+
+
+def _damaged_pictures(folders: Iterable[CellFolder]) -> list[Path]:
+    """The reconstructions of these cells that cannot be read."""
+    paths = (path for folder in folders for path in sorted(folder.reconstructions.glob("[0-9]*.png")))
+    return [path for path in paths if not _is_picture(path)]
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
 
 
 def _cut_shares(events: Mapping[str, list[AnyEvent]], cells: Mapping[str, Cell]) -> dict[str, float]:
@@ -188,10 +224,10 @@ def _read(folder: CellFolder) -> _Read:
     try:
         cell = folder.cell()
         status = folder.status()
-        return _Read(cell, status, [*folder.events(), *_scores(folder)], _problem(status))
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read: {str(error).splitlines()[0]}"
-        return _Read(cell, CellStatus(state="failed"), [], problem)
+        events = [] if status.state == "damaged" else [*folder.events(), *_scores(folder)]
+        return _Read(cell, status, events, _problem(status))
+    except ConfigError as error:
+        return _Read(cell, CellStatus(state="damaged"), [], str(error))
 
 
 def _scores(folder: CellFolder) -> list[AnyEvent]:
@@ -207,6 +243,7 @@ def _problem(status: CellStatus) -> str:
         "running": f"still running, {at}",
         "interrupted": f"interrupted at {at}" if status.steps else "interrupted before its first step",
         "failed": status.message or "failed without a message",
+        "damaged": status.message,
     }
     return reasons.get(status.state, "")
 

@@ -71,18 +71,19 @@ def column(data: GridData, cell: dict[Any, Any]) -> Column:
     scores = data.scores[cell["cell_id"], "test"][-1]["psnr"]
     psnr = dict(zip(scores.index, scores, strict=True))
     heading = BASELINES.get(cell["baseline"], cell["label"].replace(" ", "\n"))
-    return Column(heading, _images(folder, "output"), psnr)
+    return Column(heading, _images(data, folder, "output"), psnr)
 
 
-def _images(folder: Path, kind: str) -> dict[int, Path]:
-    return {int(path.name.partition("-")[0]): path for path in sorted(folder.glob(f"[0-9]*-{kind}.png"))}
+def _images(data: GridData, folder: Path, kind: str) -> dict[int, Path]:
+    paths = [path for path in sorted(folder.glob(f"[0-9]*-{kind}.png")) if path not in data.damaged_pictures]
+    return {int(path.name.partition("-")[0]): path for path in paths}
 
 
 def truth(data: GridData, cell_ids: Sequence[str]) -> dict[int, Path]:
     """The clean pictures that at least one of these cells has kept."""
     found: dict[int, Path] = {}
     for cell_id in cell_ids:
-        found = {**_images(data.folders[cell_id].reconstructions, "truth"), **found}
+        found = {**_images(data, data.folders[cell_id].reconstructions, "truth"), **found}
     return found
 
 

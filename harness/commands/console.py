@@ -44,6 +44,14 @@ def report_checks(checks: "Iterable[Check]") -> bool:
     return sound
 
 
+def report_damage(lines: Iterable[str]) -> bool:
+    """Print what is damaged on standard error, and return whether anything is."""
+    found = list(lines)
+    for line in found:
+        print(f"damaged: {line}", file=sys.stderr)
+    return bool(found)
+
+
 def run_app(app: Callable[[], object]) -> None:
     """Run a command; report a user's mistake in one line, with exit code 2."""
     try:

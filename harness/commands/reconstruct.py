@@ -41,8 +41,12 @@ def reconstruct(
     _, model = trained_model(cell)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _restore_all(model, pictures, out, blur)
     except OSError as error:
         raise ConfigError(f"out: cannot write to {out} ({error.strerror})") from None
+
+
+def _restore_all(model: "Equilibrium", pictures: "dict[str, Pixels]", out: Path, blur: bool) -> None:
     lines = []
     for name, pixels in pictures.items():
         found = restore(model, pixels, name, blur)

@@ -12,23 +12,27 @@ scores.jsonl          scores on more test pictures, measured after the cell fini
 reconstructions/      a few test pictures as PNG files
 """
 
+import errno
 import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from harness.config.cells import Cell, TrainCell, parse_cell
+from harness.config.errors import ConfigError
 from harness.records import environment
-from harness.records.events import AnyEvent, Search, merge, parse_lines
-from harness.records.files import write_atomically
+from harness.records.damage import damage, read_json
+from harness.records.events import AnyEvent, End, Search, Start, Step, merge, parse_lines
+from harness.records.files import write_atomically, write_over
 
 _SEARCHES = TypeAdapter(list[Search])
-State = Literal["planned", "running", "interrupted", "failed", "finished"]
+State = Literal["planned", "running", "interrupted", "failed", "finished", "damaged"]
+"""`damaged`: the status cannot be read. It is never written."""
 
 
 class CellStatus(BaseModel):
@@ -130,21 +134,48 @@ class CellFolder:
         """Write cell.json. In a planned cell, only fields that affect no result can have changed."""
         text = json.dumps(cell.to_json(), indent=1)
         path = self.path / "cell.json"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             write_atomically(path, text)
 
     def cell(self) -> Cell:
-        """What the cell computes; once its trials have chosen them, with the values of its tuned fields."""
-        cell = parse_cell(json.loads((self.path / "cell.json").read_text()))
+        """What the cell computes; once its trials have chosen them, with the values of its tuned fields.
+
+        Raises:
+            ConfigError: cell.json or tuned.json is damaged, or cell.json is missing.
+        """
+        fields = self.fields()
+        try:
+            cell = parse_cell(fields)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / 'cell.json'}: {error}") from None
         if not isinstance(cell, TrainCell) or not cell.tune:
             return cell
         chosen = {search.parameter: search.chosen for search in self.searches()}
         return cell.with_tuned(chosen) if chosen else cell
 
+    def fields(self) -> dict[str, Any]:
+        """The content of cell.json, which is not validated.
+
+        Raises:
+            ConfigError: cell.json is missing or damaged.
+        """
+        path = self.path / "cell.json"
+        fields = read_json(path)
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{path}, line 1: a cell is a mapping, not {type(fields).__name__}")
+        return fields
+
     def searches(self) -> list[Search]:
-        """How the tuned fields of the cell were chosen; empty before that."""
+        """How the tuned fields of the cell were chosen; empty before that.
+
+        Raises:
+            ConfigError: tuned.json is damaged.
+        """
         path = self.path / "tuned.json"
-        return _SEARCHES.validate_json(path.read_text()) if path.exists() else []
+        try:
+            return _SEARCHES.validate_json(path.read_bytes()) if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise ConfigError(damage(path, error)) from None
 
     def write_searches(self, searches: list[Search]) -> None:
         """Record how the tuned fields were chosen; `cell` returns their values from now on."""
@@ -157,21 +188,33 @@ class CellFolder:
         return [self.sibling(one.cell_id) for one in needed]
 
     def status(self) -> CellStatus:
-        """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted."""
+        """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted.
+
+        A status that cannot be read is damaged, and its message has the file, line and reason.
+        """
         status = self._written_status()
         if status.state == "running" and not self._is_locked():
             return status.model_copy(update={"state": "interrupted"})
         return status
 
     def _written_status(self) -> CellStatus:
+        path = self.path / "status.json"
         try:
-            return CellStatus.model_validate_json((self.path / "status.json").read_text())
+            return CellStatus.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return CellStatus()
+        except (OSError, ValueError) as error:
+            return CellStatus(state="damaged", message=damage(path, error))
 
     def write_status(self, status: CellStatus) -> None:
-        """Replace the status."""
-        write_atomically(self.path / "status.json", status.model_dump_json())
+        """Replace the status; on a full disk, write over the old one, which takes no new space."""
+        path = self.path / "status.json"
+        try:
+            write_atomically(path, status.model_dump_json())
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not path.exists():
+                raise
+            write_over(path, status.model_dump_json())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -215,59 +258,84 @@ class CellFolder:
         if not self._attempts():
             self.new_attempt()
         newest = self._attempts()[-1]
-        write_atomically(newest / "exit.json", ended.model_dump_json())
+        try:
+            write_atomically(newest / "exit.json", ended.model_dump_json())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise  # on a full disk, the status alone has the reason
         spent = now - status.started if status.state == "running" else 0.0
         changes = {"state": state, "message": reason, "updated": now, "attempt": int(newest.name)}
         changes["seconds"] = status.seconds + spent
         self.write_status(status.model_copy(update=changes))
 
     def exits(self) -> dict[int, Exit]:
-        """How attempts ended, by number; an attempt that did not record its end is missing."""
-        paths = [path / "exit.json" for path in self._attempts()]
-        return {
-            int(path.parent.name): Exit.model_validate_json(path.read_text(encoding="utf-8"))
-            for path in paths
-            if path.exists()
-        }
+        """How attempts ended, by number; an attempt that did not record its end, or only in part, is missing."""
+        found = {}
+        for path in self._attempts():
+            with suppress(OSError, ValueError):
+                found[int(path.name)] = Exit.model_validate_json((path / "exit.json").read_bytes())
+        return found
 
     def open_record(self, attempt: int) -> IO[str]:
         """The record file of an attempt, for appending."""
         return open(self.path / "attempts" / str(attempt) / "record.jsonl", "a", encoding="utf-8")
 
     def events(self) -> list[AnyEvent]:
-        """The merged record of all attempts."""
-        return merge([self._read_attempt(path) for path in self._attempts()])
+        """The merged record of all attempts.
+
+        Raises:
+            ConfigError: a record is damaged or a part of it is lost; the message has the file, line and reason.
+        """
+        paths = [path / "record.jsonl" for path in self._attempts()]
+        attempts = [_read_lines(path) for path in paths]
+        for path, events in zip(paths, attempts, strict=True):
+            if events and not isinstance(events[0], Start):
+                raise ConfigError(f"{path}, line 1: the record does not begin with its start")
+        merged = merge(attempts)
+        steps = [event.step for event in merged if isinstance(event, Step)]
+        lost = next((number for number, step in enumerate(steps, 1) if step != number), None)
+        if lost is not None:
+            raise ConfigError(f"{self.path / 'attempts'}: step {lost} is missing from the records")
+        if self._written_status().state == "finished" and not (merged and isinstance(merged[-1], End)):
+            newest = paths[-1] if paths else self.path / "attempts"
+            raise ConfigError(f"{newest}: the cell is finished, but its record is missing or has no end")
+        return merged
 
     def scores(self) -> list[AnyEvent]:
         """The events that `harness.commands.score` wrote after the cell finished."""
-        try:
-            with open(self.path / "scores.jsonl", encoding="utf-8") as lines:
-                return parse_lines(lines)
-        except FileNotFoundError:
-            return []
+        return _read_lines(self.path / "scores.jsonl")
 
     def write_scores(self, events: list[AnyEvent]) -> None:
         """Replace the events that `scores` returns."""
         write_atomically(self.path / "scores.jsonl", "".join(event.model_dump_json() + "\n" for event in events))
 
     def _attempts(self) -> list[Path]:
-        return sorted((self.path / "attempts").glob("[0-9]*"), key=lambda path: int(path.name))
-
-    def _read_attempt(self, path: Path) -> list[AnyEvent]:
-        try:
-            with open(path / "record.jsonl", encoding="utf-8") as lines:
-                return parse_lines(lines)
-        except FileNotFoundError:
-            return []
+        found = (path for path in (self.path / "attempts").glob("[0-9]*") if path.name.isdigit())
+        return sorted(found, key=lambda path: int(path.name))
 
     def _is_locked(self) -> bool:
-        with open(self.path / "lock", "a") as lock:
-            return not _try_lock(lock)
+        """Whether a process holds the lock. Looking creates no file and needs no right to write."""
+        try:
+            with open(self.path / "lock") as lock:
+                return not _try_lock(lock, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
 
 
-def _try_lock(lock: IO[str]) -> bool:
+def _read_lines(path: Path) -> list[AnyEvent]:
+    """The events of a file; none if it does not exist."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            return parse_lines(lines, path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(damage(path, error)) from None
+
+
+def _try_lock(lock: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -8,10 +8,14 @@ completed training steps: the event of the first step has step 1.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.config.errors import ConfigError
+from harness.records.damage import damage
 
 
 class Event(BaseModel):
@@ -255,10 +259,20 @@ AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity |
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 
-def parse_lines(lines: Iterable[str]) -> list[AnyEvent]:
-    """The events of one attempt. A last line that a power failure cut off is ignored."""
-    complete = [line for line in lines if line.endswith("\n")]
-    return [_ADAPTER.validate_json(line) for line in complete]
+def parse_lines(lines: Iterable[str], path: Path = Path("record.jsonl")) -> list[AnyEvent]:
+    """The events of one attempt. A last line that a power failure cut off is ignored.
+
+    Raises:
+        ConfigError: a line is not an event; the message has the path, the line and the reason.
+    """
+    events = []
+    for number, line in enumerate(lines, 1):
+        if line.endswith("\n"):
+            try:
+                events.append(_ADAPTER.validate_json(line))
+            except ValidationError as error:
+                raise ConfigError(damage(path, error, number)) from None
+    return events
 
 
 def merge(attempts: Sequence[Sequence[AnyEvent]]) -> list[AnyEvent]:

@@ -25,3 +25,10 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_over(path: Path, text: str) -> None:
+    """Write over an existing file in the space that it has; not atomic, so only for a disk without any other space."""
+    with open(path, "r+b") as file:
+        file.write(text.encode())
+        file.truncate()

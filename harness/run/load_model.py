@@ -35,21 +35,24 @@ def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
         ConfigError: something is missing or unreadable; the message is one line.
     """
     folder = CellFolder(path)
+    if not (path / "cell.json").is_file():
+        raise ConfigError(f"cell: {path} is not the directory of a cell (no cell.json)")
     try:
         cell = folder.cell()
-    except FileNotFoundError:
-        raise ConfigError(f"cell: {path} is not the directory of a cell (no cell.json)") from None
-    except ValueError as error:
-        raise ConfigError(f"cell: {path / 'cell.json'} cannot be read ({str(error).splitlines()[0]})") from None
+    except ConfigError as error:
+        raise ConfigError(f"cell: {error}") from None
     if not isinstance(cell, TrainCell):
         raise ConfigError(f"cell: {path} is a {cell.kind} cell; only a train cell has a model")
     cpu = torch.device("cpu")
-    loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
+    try:
+        loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cell: {error}") from None
     if loaded is None:
         raise ConfigError(f"cell: {path} has no trained weights that are whole")
     try:
         model = build_equilibrium(cell)[0].to(DTYPES[cell.precision])
         model.load_state_dict(loaded[1]["model"])
-    except (ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"cell: {path} cannot be built ({str(error).splitlines()[0]})") from None
     return cell, model

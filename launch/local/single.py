@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.config.cells import ANYWHERE, Site, in_order
 from harness.config.errors import ConfigError
-from harness.records.cell_folder import CellFolder
+from harness.records.cell_folder import CellBusy, CellFolder
 from launch.planning.changes import declared_grid
 from launch.planning.grid import plan
 from launch.planning.runs_folder import Runs
@@ -26,14 +26,23 @@ def run_alone(runs: Runs, name: str, overrides: list[str]) -> str:
     world_size = folder.cell().world_size
     for needed in folder.prerequisites():
         if needed.status().state != "finished":
-            before = f"python -m launch run {needed.cell_id}"
+            before = f"python -m launch run {needed.cell_id}{runs.option}"
             raise ConfigError(f"cell: {folder.cell_id} needs a cell that is not finished; first: {before}")
+    ranks = int(os.environ.get("WORLD_SIZE", world_size))
+    if ranks != world_size:
+        if int(os.environ.get("RANK", 0)):
+            raise SystemExit(2)  # the first rank says it
+        hint = f"torchrun --nproc-per-node {world_size}"
+        raise ConfigError(f"world_size: {folder.cell_id} needs {world_size} ranks (got {ranks}); use {hint}")
     if world_size > 1 and "WORLD_SIZE" not in os.environ:
         sys.stdout.flush()
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
         command = ["-m", "launch", "run", folder.cell_id, "--runs", str(runs.root)]
         os.execv(sys.executable, [sys.executable, *torchrun, *command])
-    return run_here(folder)
+    try:
+        return run_here(folder)
+    except CellBusy as busy:
+        raise ConfigError(f"cell: {busy}") from None
 
 
 def run_here(folder: CellFolder, site: Site = ANYWHERE) -> str:

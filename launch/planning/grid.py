@@ -132,8 +132,8 @@ def parse_assignment(text: str) -> Assignment:
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
     """Apply command-line overrides, in any order; `name`, `baselines` and `tune` change the grid itself.
 
-    An axis gets a new list, and so does a tuned field. A dotted field reaches every value of its axis that has the field, and the values that
-    blocks declare.
+    An axis gets a new list, and so does a tuned field. A dotted field reaches every value of its axis that has the
+    field, and the values that blocks declare.
 
     Raises:
         ConfigError: nothing has the field.

@@ -9,19 +9,24 @@ runs/mlflow.db, runs/mlartifacts/
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.config.cells import Cell
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
+from harness.records.damage import read_json
 from harness.records.files import write_atomically
 from launch.planning.grid import Grid
 
 FREE_BYTES = 100 * 2**20
+DEFAULT_ROOT = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,20 @@ class Runs:
     """A runs directory and the paths below it."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        """Check that the path, if it exists, is a directory.
+
+        Raises:
+            ConfigError: it is a file.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"--runs: {self.root} is not a directory")
+
+    @property
+    def option(self) -> str:
+        """What has to follow a command so that it uses this directory; empty for the default one."""
+        return "" if self.root == DEFAULT_ROOT else f" --runs {shlex.quote(str(self.root))}"
 
     @property
     def tracking_uri(self) -> str:
@@ -68,17 +87,27 @@ class Runs:
         write_atomically(self.grid_folder(grid.name) / "grid.json", json.dumps(content, indent=1))
 
     def write_estimates(self, grid: str, seconds: Mapping[str, float]) -> None:
-        """Record the expected wall time of cells in seconds; a cell that has an estimate keeps it."""
+        """Record the expected wall time of cells in seconds; a cell that has an estimate keeps it.
+
+        A damaged file is replaced.
+        """
         if seconds:
-            known = {**seconds, **self.estimates(grid)}
-            write_atomically(self.grid_folder(grid) / "estimates.json", json.dumps(known, indent=1))
+            with suppress(ConfigError):
+                seconds = {**seconds, **self.estimates(grid)}
+            write_atomically(self.grid_folder(grid) / "estimates.json", json.dumps(seconds, indent=1))
 
     def estimates(self, grid: str) -> dict[str, float]:
-        """Expected wall time in seconds of a grid's cells; cells of an unknown shape are absent."""
-        try:
-            found: dict[str, float] = json.loads((self.grid_folder(grid) / "estimates.json").read_text())
-        except FileNotFoundError:
+        """Expected wall time in seconds of a grid's cells; cells of an unknown shape are absent.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = self.grid_folder(grid) / "estimates.json"
+        if not path.exists():
             return {}
+        found = read_json(path)
+        if not isinstance(found, dict) or not all(isinstance(one, int | float) for one in found.values()):
+            raise ConfigError(f"{path}, line 1: estimates map cells to seconds")
         return found
 
     def is_launched(self, grid: str) -> bool:
@@ -89,15 +118,35 @@ class Runs:
         """The cells of a launched grid.
 
         Raises:
-            ConfigError: no grid of this name has been launched.
+            ConfigError: no grid of this name has been launched, or its grid.json is damaged.
         """
+        return [self.cell(cell_id) for cell_id in self._launched(grid)["cells"]]
+
+    def declared(self, grid: str) -> dict[str, Any]:
+        """The content of a grid file as it was launched.
+
+        Raises:
+            ConfigError: no grid of this name has been launched, or its grid.json is damaged.
+        """
+        found: dict[str, Any] = self._launched(grid)["grid"]
+        return found
+
+    def _launched(self, grid: str) -> dict[str, Any]:
         path = self.grid_folder(grid) / "grid.json"
         if not self.is_launched(grid):
-            known = sorted(p.parent.name for p in (self.root / "grids").glob("*/grid.json"))
-            raise ConfigError(
-                f"grid: {grid!r} has not been launched in {self.root} (found: {', '.join(known) or 'none'})"
-            )
-        return [self.cell(cell_id) for cell_id in json.loads(path.read_text())["cells"]]
+            known = ", ".join(self.grids()) or "none"
+            raise ConfigError(f"grid: {grid!r} has not been launched in {self.root} (found: {known})")
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("grid"), dict):
+            raise ConfigError(f"{path}, line 1: a launched grid has the mapping grid and the list cells")
+        cells = content.get("cells")
+        if not isinstance(cells, list) or not all(isinstance(one, str) for one in cells):
+            raise ConfigError(f"{path}, line 1: a launched grid has the mapping grid and the list cells")
+        return content
+
+    def grids(self) -> list[str]:
+        """The names of all launched grids, in alphabetical order."""
+        return sorted(path.parent.name for path in (self.root / "grids").glob("*/grid.json"))
 
     def cell_ids(self) -> list[str]:
         """The ids of all cells that have been planned in this directory, in alphabetical order."""

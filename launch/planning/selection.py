@@ -1,8 +1,11 @@
 """Selects the cells that a command applies to: CELL, GRID or GRID/CELL, and --where field=value."""
 
-import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from harness.config.cells import BaselineCell, PretrainCell, TrainCell
+from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from launch.planning.grid import Assignment, matches, parse_assignment
@@ -22,7 +25,7 @@ def select(runs: Runs, name: str, where: Sequence[str]) -> list[CellFolder]:
     wanted = [parse_assignment(text) for text in where]
     found = [folder for folder in runs.cells_of(grid) if folder.cell_id.startswith(prefix)]
     if wanted:
-        found = [folder for folder in found if _matches(folder, wanted)]
+        found = _matching(found, wanted)
     if not found:
         raise ConfigError(f"cell: nothing in {grid} matches {' '.join([*([prefix] if prefix else []), *where])}")
     return found
@@ -54,6 +57,34 @@ def the_one(prefix: str, cell_ids: Iterable[str], place: str) -> str:
     raise ConfigError(f"cell: {prefix!r} matches {len(found)} cells of {place} (choose from: {listed or 'none'})")
 
 
-def _matches(folder: CellFolder, wanted: Sequence[Assignment]) -> bool:
-    cell = json.loads((folder.path / "cell.json").read_text(encoding="utf-8"))
+def _matching(folders: Sequence[CellFolder], wanted: Sequence[Assignment]) -> list[CellFolder]:
+    """The cells that match; one whose cell.json is damaged does not, and standard error says so.
+
+    Raises:
+        ConfigError: no cell has one of the fields.
+    """
+    cells = {}
+    for folder in folders:
+        try:
+            cells[folder] = folder.fields()
+        except ConfigError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    for one in wanted:
+        _require_field(one.field, cells.values())
+    return [folder for folder, cell in cells.items() if _matches(cell, wanted)]
+
+
+def _require_field(field: str, cells: Iterable[Mapping[str, Any]]) -> None:
+    head, dot, _ = field.partition(".")
+    kinds = (TrainCell, BaselineCell, PretrainCell)
+    if not any(head in kind.model_fields for kind in kinds):
+        known = ", ".join(dict.fromkeys(name for kind in kinds for name in kind.model_fields))
+        raise ConfigError(f"--where: no field {head!r}; known: {known}")
+    leaves = {name for cell in cells if isinstance(cell.get(head), Mapping) for name, _ in flatten({head: cell[head]})}
+    if dot and not any(f"{leaf}.".startswith(f"{field}.") for leaf in leaves):
+        known = ", ".join(sorted(leaves)) or "none"
+        raise ConfigError(f"--where: no cell has a field {field!r}; known: {known}")
+
+
+def _matches(cell: Mapping[str, Any], wanted: Sequence[Assignment]) -> bool:
     return all(any(matches(cell, {one.field: value}) for value in one.values) for one in wanted)

@@ -7,7 +7,6 @@ Baselines and denoisers run in full, because the grid needs them anyway, and bec
 iterations a solve takes.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -80,7 +79,7 @@ def price(cells: Sequence[Cell], known: Iterable[Finished]) -> Price:
         if shape in whole:
             seconds[cell.cell_id] = statistics.median(whole[shape])
         elif shape.fields in longest:
-            with suppress(ValueError):  # a different version of the code wrote the record
+            with suppress(ValueError):  # the record is damaged, or a different version of the code wrote it
                 seconds[cell.cell_id] = longest[shape.fields].timing.seconds(shape)
     rank_seconds = sum(seconds[cell.cell_id] * cell.world_size for cell in cells if cell.cell_id in seconds)
     return Price(seconds, rank_seconds / 3600, [cell for cell in cells if cell.cell_id not in seconds])
@@ -90,11 +89,11 @@ def finished_cells(runs: Runs) -> list[Finished]:
     """Every finished cell of a runs directory that this code can read."""
     found = []
     for path in (runs.root / "cells").glob("*/status.json"):
-        status = json.loads(path.read_text(encoding="utf-8"))
-        if status["state"] == "finished" and status.get("seconds"):
-            folder = CellFolder(path.parent)
-            with suppress(ValueError):  # a different version of the code wrote the cell
-                found.append(Finished(folder.cell(), folder, status["seconds"]))
+        folder = CellFolder(path.parent)
+        status = folder.status()
+        if status.state == "finished" and status.seconds:
+            with suppress(ValueError):  # it is damaged, or a different version of the code wrote it
+                found.append(Finished(folder.cell(), folder, status.seconds))
     return found
 
 

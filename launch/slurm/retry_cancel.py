@@ -1,5 +1,6 @@
 """Cancels cells that were submitted to Slurm, and resubmits those that failed or lost their job."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,27 +35,61 @@ def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
 
 def retry_cells(
     runs: Runs, grid: str, folders: Sequence[CellFolder], changes: Mapping[str, Any], console: Console
-) -> None:
+) -> list[str]:
     """Resubmit unfinished cells that were submitted and no longer have a job, with their last profile and `changes`.
+
+    Returns what is wrong with each cell that cannot be read.
 
     Raises:
         ConfigError: there are no such cells, or a change is not valid.
     """
     submissions = Submissions(runs)
-    unfinished = [folder for folder in folders if folder.status().state != "finished"]
+    sound, damage = _readable(folders)
+    unfinished = {folder: cell for folder, cell in sound.items() if folder.status().state != "finished"}
     living = submissions.living([folder.cell_id for folder in unfinished])
     lost = [folder for folder in unfinished if folder.cell_id in submissions.tasks and folder.cell_id not in living]
     if not lost:
-        raise ConfigError(f"cell: none of {len(folders)} failed or lost its job; `launch status {grid}` shows them")
+        if damage:
+            return damage
+        raise ConfigError(_why_none(runs, grid, folders, [one for one in unfinished if one.cell_id not in living]))
     groups: dict[str, tuple[Slurm, list[Cell]]] = {}
     for folder in lost:
         profile = _changed(submissions.tasks[folder.cell_id].submission.profile, changes)
         cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
-        cells += [cell for cell in in_order(folder.cell()) if cell not in cells]
+        cells += [cell for cell in in_order(sound[folder]) if cell not in cells]
     for profile, cells in groups.values():
         check(grid, cells, profile)
     for profile, cells in groups.values():
         enqueue(runs, grid, cells, profile, console)
+    return damage
+
+
+def _readable(folders: Sequence[CellFolder]) -> tuple[dict[CellFolder, Cell], list[str]]:
+    """The cells that can be read, and what is wrong with each of the others."""
+    sound: dict[CellFolder, Cell] = {}
+    damage: list[str] = []
+    for folder in folders:
+        status = folder.status()
+        try:
+            if status.state == "damaged":
+                raise ConfigError(status.message)
+            sound[folder] = folder.cell()
+        except ConfigError as error:
+            damage.append(str(error))
+    return sound, damage
+
+
+def _why_none(runs: Runs, grid: str, folders: Sequence[CellFolder], here: Sequence[CellFolder]) -> str:
+    """Why nothing is resubmitted: no cell failed, or those that did ran on this machine without a scheduler."""
+    counts = Counter(folder.status().state for folder in here)
+    said = ", ".join(f"{counts[state]} {state}" for state in ("failed", "interrupted") if counts[state])
+    if said:
+        again = f"python -m launch grid ...{runs.option}"
+        return (
+            f"cell: {said} of {len(folders)} ran on this machine, without a scheduler; "
+            f"repeat the `{again}` that launched {grid}, which continues them"
+        )
+    return f"cell: none of {len(folders)} failed or lost its job; `launch status {grid}{runs.option}` shows them"
 
 
 def _changed(profile: Slurm, changes: Mapping[str, Any]) -> Slurm:

@@ -20,9 +20,11 @@ from launch.slurm.submissions import Submissions
 
 Shown = State | Literal["queued"]
 COLOURS: dict[Shown, str] = {
-    "failed": "red", "running": "cyan", "interrupted": "yellow", "queued": "blue", "planned": "dim",
+    "damaged": "red", "failed": "red", "running": "cyan", "interrupted": "yellow", "queued": "blue", "planned": "dim",
     "finished": "green",
 }  # fmt: skip
+TROUBLE = ("damaged", "failed")
+"""States whose messages are shown in full, below the table."""
 ROWS_SHOWN = 60
 """Rows shown of a larger grid: the cells that need attention most, in the order of the states above."""
 BAR_WIDTH = 10
@@ -98,11 +100,20 @@ def read_rows(runs: Runs, folders: Sequence[CellFolder]) -> list[Row]:
     Raises:
         ConfigError: the scheduler does not answer.
     """
-    statuses = {folder.cell_id: folder.status() for folder in folders}
+    statuses = {folder.cell_id: _checked(folder) for folder in folders}
     unfinished = [cell_id for cell_id, status in statuses.items() if status.state != "finished"]
     submissions = Submissions(runs)
     jobs = submissions.jobs_of(unfinished, PATIENCE_SECONDS) if submissions.tasks else {}
     return [Row.of(cell_id, status, jobs.get(cell_id)) for cell_id, status in statuses.items()]
+
+
+def _checked(folder: CellFolder) -> CellStatus:
+    """The status of a cell, which is damaged also if its cell.json is."""
+    try:
+        folder.fields()
+    except ConfigError as error:
+        return CellStatus(state="damaged", message=str(error))
+    return folder.status()
 
 
 def read_rows_without_scheduler(folders: Sequence[CellFolder]) -> list[Row]:
@@ -112,18 +123,25 @@ def read_rows_without_scheduler(folders: Sequence[CellFolder]) -> list[Row]:
 
 def read_table(runs: Runs, folders: Sequence[CellFolder]) -> Group:
     """The table that `status` shows; if the scheduler does not answer, it is read from the cells' directories alone."""
+    return read_table_and_soundness(runs, folders)[0]
+
+
+def read_table_and_soundness(runs: Runs, folders: Sequence[CellFolder]) -> tuple[Group, bool]:
+    """The table that `status` shows, and whether every cell can be read."""
+    said = []
     try:
-        return table(read_rows(runs, folders))
+        rows = read_rows(runs, folders)
     except ConfigError as error:
-        return Group(table(read_rows_without_scheduler(folders)), Text(str(error), style="red"))
+        rows, said = read_rows_without_scheduler(folders), [Text(str(error), style="red")]
+    return Group(table(rows), *said), all(row.state != "damaged" for row in rows)
 
 
 def table(rows: Sequence[Row]) -> Group:
-    """One line per cell, then the full messages of failed cells and the count of each state."""
+    """One line per cell, then the full messages of failed and damaged cells and the count of each state."""
     order = list(COLOURS)
     most = sorted(rows, key=lambda row: order.index(row.state))[:ROWS_SHOWN] if len(rows) > ROWS_SHOWN else rows
-    # The message of a failed cell is shown below the table.
-    said = {row.cell_id: {"queue": row.queue, "message": "" if row.state == "failed" else row.message} for row in most}
+    # The message of a failed or damaged cell is shown below the table.
+    said = {row.cell_id: {"queue": row.queue, "message": "" if row.state in TROUBLE else row.message} for row in most}
     words = [column for column in ("queue", "message") if any(one[column] for one in said.values())]
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("cell", overflow="fold")
@@ -140,7 +158,7 @@ def table(rows: Sequence[Row]) -> Group:
     counts = Counter(row.state for row in rows)
     line = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
     more = f"  ({len(most)} shown; choose others by --where)" if len(most) < len(rows) else ""
-    failures = [f"[red]{row.cell_id}[/] {escape(row.message)}" for row in most if row.state == "failed"]
+    failures = [f"[red]{row.cell_id}[/] {escape(row.message)}" for row in most if row.state in TROUBLE]
     return Group(shown, *failures, f"[bold]{len(rows)} cells[/]  {line}{more}", *changed_code(rows))
 
 
@@ -151,6 +169,24 @@ def changed_code(rows: Sequence[Row]) -> list[str]:
         listed = ", ".join(f"{code} ({count})" for code, count in codes.most_common())
         return [f"[yellow]finished cells come from {len(codes)} states of the code:[/] {escape(listed)}"]
     return [f"[yellow]finished cells come from changed files:[/] {escape(code)}" for code in codes if "dirty" in code]
+
+
+def list_grids(runs: Runs) -> Group:
+    """The launched grids of a runs directory, with the number of cells in each state."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("grid", "cells", "state"):
+        shown.add_column(column)
+    for grid in runs.grids():
+        try:
+            counts: Counter[Shown] = Counter(folder.status().state for folder in runs.cells_of(grid))
+        except ConfigError as error:
+            shown.add_row(grid, "", escape(str(error)))
+            continue
+        said = "  ".join(f"[{colour}]{counts[state]} {state}[/]" for state, colour in COLOURS.items() if counts[state])
+        shown.add_row(grid, str(counts.total()), said)
+    if not shown.row_count:
+        return Group(f"no grid has been launched in {escape(str(runs.root))}")
+    return Group(shown, "python -m launch status GRID shows the cells of one")
 
 
 def duration(seconds: float | None) -> str:

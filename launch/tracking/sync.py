@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
+from harness.commands.console import report_damage
 from harness.config.cells import Cell, TrainCell
 from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
@@ -41,6 +42,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 METRICS_PER_CALL = 1000
 PARAMS_PER_CALL = 100
@@ -48,44 +50,56 @@ FOLLOW_SECONDS = 5.0
 RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
-def sync_once(runs: Runs, grid: str) -> int:
-    """Bring MLflow up to date with every cell of a grid; returns the number of cells that had news.
+def sync_once(runs: Runs, grid: str) -> tuple[int, list[str]]:
+    """Bring MLflow up to date with every cell of a grid that can be read.
+
+    Returns the number of cells that had news, and what is wrong with each cell that cannot be read.
 
     Raises:
-        ConfigError: MLflow does not answer.
+        ConfigError: MLflow does not answer, or its database is damaged; or the grid's own file is.
     """
     try:
         return _sync(runs, grid)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         said = str(error).splitlines()[0]
         raise ConfigError(f"MLflow at {runs.tracking_uri} does not answer: {said}") from None
 
 
-def _sync(runs: Runs, grid: str) -> int:
+def _sync(runs: Runs, grid: str) -> tuple[int, list[str]]:
     client = MlflowClient(runs.tracking_uri)
     experiment = _experiment(client, runs, grid)
     known = {run.data.tags.get("jfbench.cell_id", ""): run for run in _all_runs(client, experiment)}
     parent = known.get("") or client.create_run(experiment, run_name=grid, tags={"jfbench.grid": grid})
     folders = runs.cells_of(grid)
-    news = sum(_sync_cell(client, parent, known.get(folder.cell_id), folder) for folder in folders)
+    news, damage = 0, []
+    for folder in folders:
+        try:
+            news += _sync_cell(client, parent, known.get(folder.cell_id), folder)
+        except ConfigError as error:
+            damage.append(str(error))
     done = all(folder.status().state == "finished" for folder in folders)
     status = "FINISHED" if done else "RUNNING"
     if parent.info.status != status:
         (client.set_terminated if done else client.update_run)(parent.info.run_id, status)
-    return news
+    return news, damage
 
 
 def sync_until_closed(runs: Runs, grid: str) -> None:
     """Sync every few seconds until standard input closes, then once more. The server may be unreachable in between.
 
+    What is damaged is said once, on standard error.
+
     Raises:
         ConfigError: the server is unreachable at the end.
     """
     closed = unreachable = False
+    said: set[str] = set()
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
         try:
-            sync_once(runs, grid)
+            damage = set(sync_once(runs, grid)[1])
+            report_damage(sorted(damage - said))
+            said |= damage
             unreachable = False
         except ConfigError as error:
             if closed:
@@ -96,7 +110,10 @@ def sync_until_closed(runs: Runs, grid: str) -> None:
 
 
 def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:
-    state = folder.status().state
+    state, message = folder.status().state, folder.status().message
+    if state == "damaged":
+        raise ConfigError(message)
+    cell = folder.cell()
     if state == "planned":
         return False
     events = durable(folder.events())
@@ -107,7 +124,7 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
         tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
         run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
     # A shell may have died right after it created the run.
-    missing = [param for param in _params(folder.cell()) if param.key not in run.data.params]
+    missing = [param for param in _params(cell) if param.key not in run.data.params]
     for params in chunks(missing, PARAMS_PER_CALL):
         client.log_batch(run.info.run_id, params=params)
     sent = int(run.data.tags.get("jfbench.events", 0))
@@ -115,7 +132,7 @@ def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellF
         client.log_batch(run.info.run_id, metrics=metrics)
     tags = {
         **_tags(events),
-        **_method(folder.cell(), events),
+        **_method(cell, events),
         "jfbench.state": state,
         "jfbench.events": str(len(events)),
         "jfbench.synced": done,
