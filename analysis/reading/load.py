@@ -171,7 +171,7 @@ def load(runs: Runs, grid: str) -> GridData:
         declared=runs.declared(grid),
         estimates=estimates,
         damage=(
-            *(one.problem for one in read.values() if one.status.state == "damaged"),
+            *(one.status.message for one in read.values() if one.status.state == "damaged"),
             *(f"{path}: the picture cannot be read" for path in pictures),
             *damage,
         ),
@@ -227,7 +227,7 @@ def _read(folder: CellFolder) -> _Read:
         events = [] if status.state == "damaged" else [*folder.events(), *_scores(folder)]
         return _Read(cell, status, events, _problem(status))
     except ConfigError as error:
-        return _Read(cell, CellStatus(state="damaged"), [], str(error))
+        return _Read(cell, CellStatus(state="damaged", message=str(error)), [], f"cannot be read: {error}")
 
 
 def _scores(folder: CellFolder) -> list[AnyEvent]:
@@ -243,7 +243,7 @@ def _problem(status: CellStatus) -> str:
         "running": f"still running, {at}",
         "interrupted": f"interrupted at {at}" if status.steps else "interrupted before its first step",
         "failed": status.message or "failed without a message",
-        "damaged": status.message,
+        "damaged": f"cannot be read: {status.message}",
     }
     return reasons.get(status.state, "")
 

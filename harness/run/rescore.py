@@ -50,11 +50,11 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
     surroundings = {**environment.describe(), "device": str(CPU)}
     events: list[AnyEvent] = [Start(time=time.time(), resumed_from=0, environment=surroundings)]
     if isinstance(cell, BaselineCell):
-        chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
         try:
             reconstruct = plain_reconstruct(folder, cell, CPU)
         except ValueError as error:  # its denoiser is missing
             raise ConfigError(f"CELL: {error}") from None
+        chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
         events.append(_evaluation(cell, partial(reconstruct, values=chosen), loader))
         return events
     _, model = trained_model(folder.path)

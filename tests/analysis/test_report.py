@@ -124,9 +124,9 @@ def test_celeba_may_not_be_published_and_other_pictures_may(
     assert warning not in to_html(built(make(runs, *SMALL), monkeypatch))
     faces = tmp_path / "celeba/img_align_celeba"
     faces.mkdir(parents=True)
-    for k in range(5):
+    for k in range(20):
         Image.new("RGB", (8, 8)).save(faces / f"{k}.jpg")
-    celeba = f"data={{name: celeba, root: {tmp_path / 'celeba'}, split_at: 3}}"
+    celeba = f"data={{name: celeba, root: {tmp_path / 'celeba'}, split_at: 16}}"
     html = to_html(built(make(Runs(tmp_path / "other"), *SMALL, celeba), monkeypatch))
     assert warning in html
 

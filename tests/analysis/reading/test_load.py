@@ -36,7 +36,7 @@ def test_step_before_a_resume_is_counted_once_and_attempts_are_told_apart(runs: 
     steps = [event for event in whole if event.event == "step"]
     first = [whole[0], *steps[:6], checkpoint.model_copy(update={"step": 6}), *steps[6:8]]
     append(folder, first)
-    append(folder, [whole[0].model_copy(update={"resumed_from": 6}), *steps[6:]])
+    append(folder, [whole[0].model_copy(update={"resumed_from": 6}), *steps[6:], whole[-1]])
     found = load(runs, "demo").steps.query("cell_id == @cell_id")
     assert list(found["step"]) == list(range(1, 11))
     assert list(found["attempt"]) == [0] * 6 + [1] * 4

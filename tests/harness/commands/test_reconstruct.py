@@ -106,7 +106,7 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
         ([photograph, tmp_path / "other" / "cat.jpg"], trained, out, "IMAGE: two of them have the same name"),
         ([photograph], tmp_path, out, "cell: .* is not the directory of a cell"),
         ([photograph], tmp_path / "broken", out, "cell: .*broken has no trained weights that are whole"),
-        ([photograph], tmp_path / "odd", out, "cell: .*odd/cell.json cannot be read"),
+        ([photograph], tmp_path / "odd", out, "cell: .*odd/cell.json: model: a value is required"),
         ([photograph], trained, tmp_path / "file", "out: cannot write to .*file"),
     ):
         done = reconstruct(*images, "--cell", cell, "--out", where)

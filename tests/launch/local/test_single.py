@@ -39,10 +39,10 @@ def test_a_cell_of_a_launched_grid_needs_no_overrides_again(runs: Runs) -> None:
 
 def test_a_cell_of_a_grid_that_was_never_launched_is_planned(runs: Runs) -> None:
     with pytest.raises(
-        ConfigError, match=r"needs a cell that is not finished; first: python -m launch run pretrain\S+$"
+        ConfigError, match=r"needs a cell that is not finished; first: python -m launch run pretrain\S+ --runs \S+$"
     ) as said:
         alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
-    denoiser = str(said.value).rpartition(" ")[2]
+    denoiser = str(said.value).split()[-3]
     assert alone.run_alone(runs, denoiser, []) == denoiser
     finish_denoiser(runs, "de-prox_jfb")
     found = alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)

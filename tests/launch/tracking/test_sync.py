@@ -26,7 +26,7 @@ def test_a_sync_that_dies_after_it_made_a_run_is_made_up_for(runs: Runs, monkeyp
         patch.setattr(MlflowClient, "log_batch", die)
         with pytest.raises(KeyboardInterrupt):
             sync_once(runs, "test")
-    assert sync_once(runs, "test") == 1
+    assert sync_once(runs, "test") == (1, [])
     client = MlflowClient(runs.tracking_uri)
     experiment = client.get_experiment_by_name("test")
     assert experiment is not None
