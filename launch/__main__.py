@@ -381,12 +381,13 @@ def ui(
     """Open MLflow's UI on this machine's loopback address."""
     from launch.planning.runs_folder import Runs
 
+    uri = Runs(root).tracking_uri
     _require_free(port)
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Without this parameter, MLflow shows its pages for language models and no runs.
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, [*command, "--backend-store-uri", Runs(root).tracking_uri])
+    os.execv(sys.executable, [*command, "--backend-store-uri", uri])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from pydantic import ValidationError
 
 _KINDS = ("pretrain", "train", "baseline")
+LONGEST_VALUE = 120
+"""Characters of a bad value that a message shows."""
 
 
 class ConfigError(ValueError):
@@ -17,5 +19,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{field}: a value is required"
     message = first["msg"][0].lower() + first["msg"][1:]
-    shown = "" if first["type"] == "choice" else f" (got {first['input']!r})"
+    got = repr(first["input"])
+    got = got if len(got) <= LONGEST_VALUE else f"{got[:LONGEST_VALUE]}..."
+    shown = "" if first["type"] == "choice" else f" (got {got})"
     return f"{field}: {message}{shown}" if field else message

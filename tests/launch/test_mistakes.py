@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from analysis.__main__ import app as analysis_app
 from harness.commands.reconstruct import SHIPPED
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellStatus
@@ -84,6 +85,15 @@ def test_a_port_in_use_is_named(runs: Runs) -> None:
         port = taken.getsockname()[1]
         said = refusal("ui", "--port", str(port), "--runs", str(runs.root))
     assert said == f"--port: {port} cannot be used (address already in use); choose another one"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this system has no folder that nobody may write to")
+def test_a_report_that_cannot_be_written_says_where_it_can(runs: Runs) -> None:
+    planned(runs)
+    (runs.grid_folder("demo") / "report").symlink_to("/proc")
+    done = CliRunner().invoke(analysis_app, ["report", "demo", "--runs", str(runs.root)])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).endswith("; --output DIR writes it elsewhere")
 
 
 def test_hints_repeat_the_runs_directory(runs: Runs) -> None:

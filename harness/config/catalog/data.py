@@ -41,8 +41,8 @@ class DataSpec(Spec):
 
     default_name = "pictures"
 
-    image_size: int = Field(64, ge=8, le=4096)
-    """Height and width in pixels after decoding."""
+    image_size: int = Field(64, ge=11, le=4096)
+    """Height and width in pixels after decoding; at least the window of SSIM."""
     test_images: NonNegativeInt | None = None
     """Use only this many test images, the first ones; 0 scores none, as the trials of a search do; null uses all."""
     train_images: PositiveInt | None = None
@@ -149,7 +149,7 @@ class CelebA(DataSpec):
     name: Literal["celeba"] = "celeba"
     root: Path
     """The folder that contains img_align_celeba/."""
-    image_size: int = Field(128, ge=8, le=4096)
+    image_size: int = Field(128, ge=11, le=4096)
     """Height and width in pixels after resizing."""
     split_at: PositiveInt = 8000
     """The first this many images in name order are for training, the others for testing."""

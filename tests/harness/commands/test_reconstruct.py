@@ -108,6 +108,7 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
         ([photograph], tmp_path / "broken", out, "cell: .*broken has no trained weights that are whole"),
         ([photograph], tmp_path / "odd", out, "cell: .*odd/cell.json: model: a value is required"),
         ([photograph], trained, tmp_path / "file", "out: cannot write to .*file"),
+        ([photograph], trained, Path("/proc"), r"out: cannot write to /proc \("),
     ):
         done = reconstruct(*images, "--cell", cell, "--out", where)
         assert done.returncode == 2, done.stderr
