@@ -53,7 +53,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     console.print(shown)
     if interrupted:
         left = sum(folder.status().state != "finished" for folder in folders)
-        console.print(f"stopped with {left} cells left; repeat the command to continue them from their checkpoints")
+        console.print(f"stopped; repeat the command to continue the unfinished cells ({left}) from their checkpoints")
         return INTERRUPTED
     return 1 if damage or not sound or any(folder.status().state != "finished" for folder in folders) else 0
 

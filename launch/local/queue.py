@@ -4,6 +4,7 @@ submitit's local executor starts every job at once and, by default, stops it aft
 many ranks running as the machine has room for, and takes the time limit from the cluster profile.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import submitit
 from rich.console import Console
@@ -24,6 +26,7 @@ from launch.planning.runs_folder import Runs
 from launch.tracking.status import read_rows_without_scheduler, table
 
 POLL_SECONDS = 0.3
+STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,26 @@ def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) 
         visible_gpus=slots,
         signal_delay_s=profile.signal_delay_s,
     )
-    with submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads)):
+    variables = submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads))
+    with variables, standard_error_to(folder.path / "logs" / "controller.err"):
         return executor.submit(CellJob(folder.path, profile, threads))
+
+
+@contextmanager
+def standard_error_to(path: Path) -> Iterator[None]:
+    """Append what processes started meanwhile write to standard error to a file.
+
+    The ranks have logs of their own; this is for submitit's controller, which answers Ctrl-C with a traceback.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.dup(STANDARD_ERROR)
+    with open(path, "ab") as log:
+        os.dup2(log.fileno(), STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, STANDARD_ERROR)
+        os.close(terminal)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_ctrl_c_says_how_to_go_on(
     cell = tiny_cell().needs
     assert cell is not None
     assert reconcile.launch(runs, Grid(name="g"), [cell], Local(), Console(width=200)) == 130
-    assert "stopped with 1 cells left; repeat the command to continue them" in capsys.readouterr().out
+    assert "stopped; repeat the command to continue the unfinished cells (1)" in capsys.readouterr().out
 
 
 def test_a_damaged_cell_keeps_no_other_from_running(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from harness.config.errors import ConfigError
-from launch.local.queue import Queue, Running
+from launch.local.queue import Queue, Running, standard_error_to
 from launch.planning.grid import Grid
 from launch.planning.profiles import Local, read_profile
 from launch.planning.runs_folder import Runs
@@ -45,6 +45,16 @@ def test_ranks_that_run_at_once_never_share_a_slot(tmp_path: Path) -> None:
     assert [(folder.cell_id, slots) for folder, slots in queue.startable()] == [
         (folders[2].cell_id, [1]), (folders[3].cell_id, [2])]  # fmt: skip
     assert not queue.waiting
+
+
+def test_what_a_controller_says_goes_to_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('traceback')"]
+    with standard_error_to(tmp_path / "logs" / "controller.err"):
+        subprocess.run(command)
+    assert (tmp_path / "logs" / "controller.err").read_text() == "traceback\n"
+    assert capfd.readouterr().err == ""
+    subprocess.run(command)
+    assert capfd.readouterr().err == "traceback\n"
 
 
 def test_gpus_have_to_be_counted_and_to_suffice(tmp_path: Path) -> None:
