@@ -1,5 +1,6 @@
 """A grid as the command line declares it, with overrides, and what these changed, as a dry run shows it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from pydantic import TypeAdapter
 
 from harness.config.catalog.data import DataSpec
 from harness.config.cells import Cell, TrainCell
+from harness.config.dotted import get, with_field
 from launch.planning.grid import Assignment, Grid, matches, override, parse_assignment, read_grid
 
 
@@ -26,7 +28,9 @@ def _fitting_split(grid: Grid, changes: Sequence[Assignment]) -> list[Assignment
     fields = {change.field for change in changes}
     if not fields & {"data.name", "data.root"} or fields & {"data", "data.validation_images"}:
         return []
-    declared = override(grid, changes).base.get("data")
+    declared = override(grid, changes).base.get("data", {})
+    if isinstance(root := get(declared, "root"), str):
+        declared = with_field(declared, "root", os.path.expanduser(root))
     try:
         data: DataSpec = TypeAdapter(DataSpec).validate_python(declared)
         counts = data.counts()

@@ -38,6 +38,12 @@ def test_a_split_that_the_grid_chose_for_other_pictures_is_kept_where_it_fits(
         assert all(map(len, (data.splits(counts).train, data.splits(counts).validation, data.splits(counts).test)))
 
 
+def test_a_split_is_fitted_to_a_folder_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pictures(tmp_path / "mine", 20)
+    assert plan(declared_grid("demo", [*FOLDER, "data.root=~/mine"])[0])
+
+
 @pytest.mark.parametrize(
     ("count", "texts", "said"),
     [
