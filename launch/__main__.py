@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import command_line, report_checks, run_app, screen
+from harness.commands.console import TrustOption, command_line, report_checks, run_app, screen
 from launch import completion
 
 app = command_line("Plan, run and watch grids of cells.")
@@ -270,6 +270,7 @@ def run(
     ],
     overrides: Overrides = None,
     root: RunsOption = RUNS,
+    trust: TrustOption = None,
 ) -> None:
     """Run one cell here, alone or as a rank of torchrun.
 
@@ -280,7 +281,7 @@ def run(
     from launch.local.single import run_alone
     from launch.planning.runs_folder import Runs
 
-    print(run_alone(Runs(root), cell, overrides or []))
+    print(run_alone(Runs(root), cell, overrides or [], trust or ()))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell
 from harness.config.errors import ConfigError
+from harness.config.trust import packages_of
 from harness.records.environment import processors
 from launch.planning.grid import Grid
 from launch.planning.profiles import Profile, Slurm
@@ -48,11 +49,11 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         from launch.local.single import run_here
 
         for folder in unfinished:
-            run_here(folder, profile)
+            run_here(folder, profile, packages_of(cells))
     elif unfinished:
         from launch.local.queue import run_locally
 
-        run_locally(runs, grid.name, unfinished, profile, console)
+        run_locally(runs, grid.name, unfinished, profile, console, packages_of(cells))
     console.print(read_table(runs, folders))
     return 0 if all(folder.status().state == "finished" for folder in folders) else 1
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
     from harness.records.check import Check
 
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="PACKAGE", help="A package whose classes a cell may name and run; repeatable."),
+]
 PIPED_WIDTH = 160
 """Characters per line if the output is not a terminal; rich's default of 80 would break the names of cells."""
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import TrustOption
+
 if TYPE_CHECKING:
     from harness.data.sources import Pixels
     from harness.models.equilibrium import Equilibrium
@@ -25,6 +27,7 @@ def reconstruct(
     cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy of it.")] = SHIPPED,
     blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, then score.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the results.")] = Path("restored"),
+    trust: TrustOption = None,
 ) -> None:
     """Restore blurred pictures with a trained cell.
 
@@ -38,7 +41,7 @@ def reconstruct(
     pictures = {path.stem: read(path) for path in images}
     if len(pictures) < len(images):
         raise ConfigError("IMAGE: two of them have the same name, so their results would overwrite each other")
-    _, model = trained_model(cell)
+    _, model = trained_model(cell, trust or ())
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from harness.config.build import resolve
+from harness.config.build import implementation
 from harness.config.catalog.data import CelebA as CelebASpec
 from harness.config.catalog.data import DataSpec
 from harness.config.catalog.data import Folder as FolderSpec
@@ -130,7 +130,8 @@ class CelebA(ImageFiles):
 
 def open_source(spec: DataSpec) -> Source:
     """The source that a spec names."""
-    return resolve(spec.import_path)(spec)
+    source: Source = implementation(spec)(spec)
+    return source
 
 
 def _photograph(name: str, shape: tuple[int, int]) -> Pixels:

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.config.cells import Cell, TrainCell
 from harness.config.spec import Frozen
+from harness.config.trust import packages_of
 from launch.planning.chunks import chunks
 from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
 
@@ -29,6 +30,8 @@ class Submission(Frozen):
     """The unfinished cells that its cells wait for."""
     jobs: list[list[str]]
     """The cells that each index of the array runs."""
+    trusted: list[str] = []
+    """The packages whose classes these cells may name: those that they named when the user planned them."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,17 @@ def arrange(
             needs = sorted({needed for job in some for cell in job for needed in waits_for(cell)})
             name = _unused_name(grid, root, jobs, taken)
             taken.add(name)
+            trusted = sorted(packages_of(cell for job in some for cell in job))
             submissions.append(
-                Submission(name=name, grid=grid, profile=profile, world_size=world_size, needs=needs, jobs=jobs)
+                Submission(
+                    name=name,
+                    grid=grid,
+                    profile=profile,
+                    world_size=world_size,
+                    needs=needs,
+                    jobs=jobs,
+                    trusted=trusted,
+                )
             )
     return submissions
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness.config.cells import Cell, in_order
 from harness.config.errors import ConfigError, explain
+from harness.config.trust import require_trust
 from harness.records.cell_folder import CellFolder
 from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
@@ -38,7 +39,8 @@ def retry_cells(
     """Resubmit unfinished cells that were submitted and no longer have a job, with their last profile and `changes`.
 
     Raises:
-        ConfigError: there are no such cells, or a change is not valid.
+        ConfigError: there are no such cells, one of them names a class that it did not name then, or a change is not
+            valid.
     """
     submissions = Submissions(runs)
     unfinished = [folder for folder in folders if folder.status().state != "finished"]
@@ -48,7 +50,9 @@ def retry_cells(
         raise ConfigError(f"cell: none of {len(folders)} failed or lost its job; `launch status {grid}` shows them")
     groups: dict[str, tuple[Slurm, list[Cell]]] = {}
     for folder in lost:
-        profile = _changed(submissions.tasks[folder.cell_id].submission.profile, changes)
+        submission = submissions.tasks[folder.cell_id].submission
+        require_trust(folder.cell(), submission.trusted)
+        profile = _changed(submission.profile, changes)
         cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
         cells += [cell for cell in in_order(folder.cell()) if cell not in cells]
     for profile, cells in groups.values():

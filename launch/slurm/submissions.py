@@ -193,4 +193,4 @@ def _bundle(submission: Submission, index: int, runs: Runs) -> "Bundle":
     from launch.slurm.bundle import Bundle
 
     cells = [(runs.root / "cells" / cell).resolve() for cell in submission.jobs[index]]
-    return Bundle(cells, at_once=Layout.of(submission).at_once, profile=submission.profile)
+    return Bundle(cells, Layout.of(submission).at_once, submission.profile, submission.trusted)

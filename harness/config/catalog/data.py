@@ -17,6 +17,7 @@ from harness.config.spec import Spec
 class DataSpec(Spec):
     """Where the pictures come from and how they are split. The validation split is the end of the training split."""
 
+    interface = "harness.data.sources:Source"
     default_name = "pictures"
 
     image_size: int = Field(64, ge=8, le=4096)
