@@ -53,6 +53,8 @@ def trained_model(path: Path, trusted: Collection[str] = ()) -> tuple[TrainCell,
     loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
     if loaded is None:
         raise ConfigError(f"cell: {path} has no trained weights that are whole")
+    if not all(tensor.isfinite().all() for tensor in loaded[1]["model"].values()):
+        raise ConfigError(f"cell: {path} has trained weights that are not finite numbers")
     try:
         model = build_equilibrium(cell)[0].to(DTYPES[cell.precision])
         model.load_state_dict(loaded[1]["model"])

@@ -102,8 +102,10 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"data.root: no folder {folder}")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
     for path in files:
+        if not path.is_file():
+            raise ValueError(f"data.root: {path} is not a regular file")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"data.root: {path} is not an image (allowed: {' '.join(IMAGE_SUFFIXES)})")
     if len(files) < 3:
