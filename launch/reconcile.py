@@ -23,8 +23,9 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     """Write the plan and run it; returns exit code 0 if every cell is finished or submitted to a scheduler, else 1.
 
     Raises:
-        ConfigError: the cells do not fit the cluster.
+        ConfigError: the cells do not fit the cluster, or were planned here with their pictures in another folder.
     """
+    runs.require_same_folders(cells)
     if isinstance(profile, Slurm):
         from launch.slurm.enqueue import check, enqueue
 
@@ -85,6 +86,7 @@ def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
 
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
     """What a launch would do: the cells, their number, an estimate of the work, and the scripts for sbatch."""
+    runs.require_same_folders(cells)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("cell", no_wrap=True)
     for column in ("state", "ranks", "steps", "evaluations of T, at most"):

@@ -61,6 +61,8 @@ def _find(runs: Runs, name: str, overrides: list[str]) -> tuple[CellFolder, list
         return find_cell(runs, name), []
     cells = {cell.cell_id: cell for cell in plan(override(read_grid(grid), map(parse_assignment, overrides)))}
     chosen = cells[the_one(prefix, cells, grid)]
-    for cell in in_order(chosen):
+    planned = list(in_order(chosen))
+    runs.require_same_folders(planned)
+    for cell in planned:
         runs.cell(cell.cell_id).plan(cell)
     return runs.cell(chosen.cell_id), [chosen]

@@ -29,6 +29,7 @@ from harness.config.dotted import get, with_field, with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen, imported_specs
 from harness.config.tune import Tune
+from launch.planning.unique_keys import load_unique
 
 SHIPPED = resources.files("launch.grids")
 
@@ -98,7 +99,7 @@ def read_grid(source: str) -> Grid:
     else:
         raise ConfigError(f"grid: {source!r} is neither a .yaml file nor one of {', '.join(shipped_names())}")
     try:
-        content = yaml.safe_load(text)
+        content = load_unique(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"grid: {source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -116,7 +117,7 @@ def parse_assignment(text: str) -> Assignment:
     if not equals or not field or not value:
         raise ConfigError(f"{text!r}: an override is written field=value or field=value,value")
     try:
-        return Assignment(field, yaml.safe_load(f"[{value}]"))
+        return Assignment(field, load_unique(f"[{value}]"))
     except yaml.YAMLError:
         raise ConfigError(f"{field}: {value!r} is not a value") from None
 
@@ -132,7 +133,7 @@ def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
         field, values = assignment.field, assignment.values
         is_one_list = len(values) == 1 and isinstance(values[0], list)
         if field == "name":
-            fields["name"] = values[0]
+            fields["name"] = values[0] if len(values) == 1 else values
         elif field == "baselines":
             fields["baselines"] = values[0] if is_one_list else values
         elif field == "tune":
@@ -224,9 +225,17 @@ def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
 
 
 def _parse(fields: dict[str, Any]) -> Cell:
-    """Parse one cell; expands ~ in data.root, because a shell does not expand it in data.root=~/photos."""
+    """Parse one cell; expands ~ in data.root, because a shell does not expand it in data.root=~/photos.
+
+    Links and relative paths are resolved too, so that data.root names one folder and cells on two folders differ. What
+    it means to a source of a user's own is not known here.
+    """
     root = get(fields, "data.root")
-    return parse_cell(with_field(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
+    if not isinstance(root, str):
+        return parse_cell(fields)
+    expanded = os.path.expanduser(root)
+    is_own = ":" in str(get(fields, "data.name"))
+    return parse_cell(with_field(fields, "data.root", expanded if is_own else os.path.realpath(expanded)))
 
 
 def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Cell]:

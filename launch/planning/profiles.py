@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 import slurm_templates
 from harness.config.cells import Site
 from harness.config.errors import ConfigError, explain
+from launch.planning.unique_keys import load_unique
 
 # glibc returns large blocks to the kernel on every free, and the busy-waiting threads of one rank starve the others.
 # Both slow a CPU rank down by a factor that depends on what else is running (docs/numerics.md, section 10).
@@ -124,7 +125,7 @@ def read_profile(source: str) -> Profile:
         names = ", ".join(sorted(template.stem for template in TEMPLATES.glob("*.yaml")))
         raise ConfigError(f"--cluster: {source!r} is neither a .yaml file nor one of {names}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_unique(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"--cluster: {source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or content.get("executor") not in _KINDS:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,22 @@ class Runs:
         if free < FREE_BYTES:
             needed = f"at least {FREE_BYTES / 2**20:.0f} MiB are needed"
             raise ConfigError(f"--runs: {self.root} has {free / 2**20:.0f} MiB left; {needed}")
+
+    def require_same_folders(self, cells: Iterable[Cell]) -> None:
+        """Check that no cell was planned here with its pictures in another folder that its cell_id leaves out.
+
+        Raises:
+            ConfigError: one was, so its results are those of the other folder.
+        """
+        for cell in cells:
+            folder = self.cell(cell.cell_id)
+            for field in cell.data.location_fields if (folder.path / "cell.json").exists() else ():
+                now, before = (os.path.realpath(getattr(one.data, field)) for one in (cell, folder.cell()))
+                if now != before:
+                    raise ConfigError(
+                        f"data.{field}: {cell.cell_id} of {self.root} has its pictures in {before}, not in {now}; "
+                        "give that folder, or another --runs"
+                    )
 
     def write_plan(self, grid: Grid, cells: list[Cell]) -> None:
         """Write every cell.json that is missing, then the list of the grid's cells."""

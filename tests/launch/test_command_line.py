@@ -34,7 +34,7 @@ def launch(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
         (["model=de-foo"], "model: 'de-foo' is not one of de-admm, de-grad, de-hqs, de-prox"),
         (["optimiser.lr=1e-4"], "no field 'optimiser'; allowed: "),
         (["steps=many"], "steps: "),
-        (["data.name=folder", "data.root=nowhere"], "data.root: no folder nowhere"),
+        (["data.name=folder", "data.root=nowhere"], f"data.root: no folder {REPOSITORY / 'nowhere'}"),
         (["global_batch_size=7"], "global_batch_size 7 is not divisible by world_size 2"),
         (["model=[]"], "grid.model: an axis needs at least one value"),
         (["precision=half"], "precision: "),
