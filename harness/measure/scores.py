@@ -70,7 +70,7 @@ def evaluate(
         for index, image, truth in zip(batch.indices, output.image, batch.images, strict=True):
             show(index, image, truth)
             for key, metric in functions.items():
-                found.scores[key].append(metric(image, truth, loader.value_range))
+                found.scores[key].append(float(metric(image, truth, loader.value_range)))
         found.nfe += output.forward.nfe.tolist()
         found.residual += output.forward.residual.tolist()
         found.unit_residual += (output.forward.residual / output.unit_step).tolist()
