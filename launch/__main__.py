@@ -339,10 +339,12 @@ def ui(
     from launch.planning.runs_folder import Runs
 
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    # Every user of the machine sees the arguments of a process, and the URI may contain a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = Runs(root).tracking_uri
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Without this parameter, MLflow shows its pages for language models and no runs.
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, [*command, "--backend-store-uri", Runs(root).tracking_uri])
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     Raises:
         ConfigError: the cells do not fit the cluster, or were planned here with their pictures in another folder.
     """
+    runs.require_own(cells)
     runs.require_same_folders(cells)
     if isinstance(profile, Slurm):
         from launch.slurm.enqueue import check, enqueue

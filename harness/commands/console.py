@@ -1,5 +1,6 @@
 """Shared console and error handling of the project's command lines; free of torch."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -49,7 +50,11 @@ def report_checks(checks: "Iterable[Check]") -> bool:
 
 
 def run_app(app: Callable[[], object]) -> None:
-    """Run a command; report a user's mistake in one line, with exit code 2."""
+    """Run a command; report a user's mistake in one line, with exit code 2.
+
+    What the command and the jobs that it starts write, other users cannot change, whatever the umask of the shell.
+    """
+    os.umask(os.umask(0) | 0o022)
     try:
         app()
     except ValueError as error:

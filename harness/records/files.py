@@ -25,3 +25,10 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def make_private(folder: Path) -> None:
+    """Make a directory that only this user can read and write, or take the access of others to it away."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)

@@ -10,6 +10,7 @@ runs/mlflow.db, runs/mlartifacts/
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,6 +60,24 @@ class Runs:
         if free < FREE_BYTES:
             needed = f"at least {FREE_BYTES / 2**20:.0f} MiB are needed"
             raise ConfigError(f"--runs: {self.root} has {free / 2**20:.0f} MiB left; {needed}")
+
+    def require_own(self, cells: Iterable[Cell]) -> None:
+        """Check that no other user can replace what a job is about to run, such as the pickles of submitit.
+
+        Raises:
+            ConfigError: a directory above them belongs to another user, or others may write to it.
+        """
+        own = [self.cell(cell.cell_id).path for cell in cells]
+        folders = [self.root, self.root / "cells", self.root / "submissions", *own, *(path / "logs" for path in own)]
+        for folder in folders:
+            if not folder.exists():
+                continue
+            found = folder.stat()
+            if found.st_uid not in (os.getuid(), 0):
+                raise ConfigError(f"--runs: {folder} belongs to another user, who could run code as you")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                said = "can be written by other users, who could run code as you"
+                raise ConfigError(f"--runs: {folder} {said}; chmod -R go-w {self.root}")
 
     def require_same_folders(self, cells: Iterable[Cell]) -> None:
         """Check that no cell was planned here with its pictures in another folder that its cell_id leaves out.

@@ -8,7 +8,7 @@ import yaml
 class UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key that is given twice, in the line of the second."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Check the keys as they are written, before merge keys (`<<`) bring in those of other mappings."""
         node = super().compose_mapping_node(anchor)
         seen = set()
@@ -23,6 +23,12 @@ def load_unique(text: str) -> Any:
     """The content of a YAML text.
 
     Raises:
-        YAMLError: the text is not valid, or a mapping gives a key twice.
+        YAMLError: the text is not valid, or a mapping gives a key twice; the message shows where, and not the text
+            itself, which may be a secret.
     """
-    return yaml.load(text, UniqueKeys)
+    try:
+        return yaml.load(text, UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise yaml.YAMLError(f"{error.problem}{place}") from None

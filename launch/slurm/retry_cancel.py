@@ -1,5 +1,6 @@
 """Cancels cells that were submitted to Slurm, and resubmits those that failed or lost their job."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
 from launch.slurm import queue as scheduler
 from launch.slurm.enqueue import check, enqueue
-from launch.slurm.submissions import Submissions
+from launch.slurm.submissions import Submissions, secrets
 
 
 def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
@@ -53,12 +54,18 @@ def retry_cells(
         submission = submissions.tasks[folder.cell_id].submission
         require_trust(folder.cell(), submission.trusted)
         profile = _changed(submission.profile, changes)
-        cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
+        cells = groups.setdefault(_key(profile), (profile, []))[1]
         cells += [cell for cell in in_order(folder.cell()) if cell not in cells]
     for profile, cells in groups.values():
+        runs.require_own(cells)
         check(grid, cells, profile)
     for profile, cells in groups.values():
         enqueue(runs, grid, cells, profile, console)
+
+
+def _key(profile: Slurm) -> str:
+    """Profiles with the same key are equal."""
+    return json.dumps([profile.model_dump_json(), secrets(profile)])
 
 
 def _changed(profile: Slurm, changes: Mapping[str, Any]) -> Slurm:

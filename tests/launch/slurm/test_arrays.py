@@ -144,7 +144,7 @@ export MALLOC_MMAP_THRESHOLD_=1073741824
 export MALLOC_TRIM_THRESHOLD_=1073741824
 export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=8
-export WORDS='it'"'"'s two'
+. /runs/s/environment.sh || exit 1  # sets WORDS
 
 # command
 export SUBMITIT_EXECUTOR=slurm
