@@ -246,6 +246,7 @@ def rerun(
     root: Annotated[Path, typer.Option("--runs", help="An empty runs directory, or that of another rerun.")] = Path(
         "runs-again"
     ),
+    trust: TrustOption = None,
 ) -> None:
     """Run one archived cell again and print how far its losses and scores are from those in the archive.
 
@@ -256,7 +257,7 @@ def rerun(
     from launch.planning.runs_folder import Runs
     from launch.tracking.archive import data_fields
 
-    found = run_again(file, cell, data_fields(overrides or []), Runs(root))
+    found = run_again(file, cell, data_fields(overrides or []), Runs(root), trust or ())
     print(f"{found.cell_id}: {found.steps} steps, losses within {found.loss:.1e}, PSNR within {found.psnr:.1e} dB")
 
 

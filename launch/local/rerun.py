@@ -1,7 +1,7 @@
 """Runs one archived cell again on this machine and compares what it records with the archive."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,8 +29,10 @@ class Comparison:
     """Largest difference of a mean PSNR, in decibels."""
 
 
-def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs) -> Comparison:
+def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs, trusted: Collection[str] = ()) -> Comparison:
     """Run an archived cell, after what it needs, in another runs directory.
+
+    It may only name classes of the `trusted` packages.
 
     Raises:
         ConfigError: the archive is none, it holds no such finished cell, or the cell needs more than one rank.
@@ -44,14 +46,14 @@ def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs) -> Compa
         if folder.cell().world_size > 1:
             raise ConfigError(f"cell: {folder.cell_id} runs on {folder.cell().world_size} ranks; use `launch unpack`")
         unpack(file, runs, fields, fresh=True)
-        _run(runs, runs.cell(folder.cell_id))
+        _run(runs, runs.cell(folder.cell_id), trusted)
         return compare(folder.cell_id, folder.events(), runs.cell(folder.cell_id).events())
 
 
-def _run(runs: Runs, folder: CellFolder) -> None:
+def _run(runs: Runs, folder: CellFolder, trusted: Collection[str]) -> None:
     for needed in folder.prerequisites():
-        _run(runs, needed)
-    run_alone(runs, folder.cell_id, [])
+        _run(runs, needed, trusted)
+    run_alone(runs, folder.cell_id, [], trusted)
 
 
 def compare(cell_id: str, before: list[AnyEvent], after: list[AnyEvent]) -> Comparison:

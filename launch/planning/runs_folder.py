@@ -22,6 +22,8 @@ from harness.records.cell_folder import CellFolder
 from harness.records.files import write_atomically
 from launch.planning.grid import Grid
 
+ANYWHERE = "PATH"
+"""Stands for the folder of a data set in cells that came in an archive."""
 FREE_BYTES = 100 * 2**20
 
 
@@ -88,8 +90,9 @@ class Runs:
         for cell in cells:
             folder = self.cell(cell.cell_id)
             for field in cell.data.location_fields if (folder.path / "cell.json").exists() else ():
-                now, before = (os.path.realpath(getattr(one.data, field)) for one in (cell, folder.cell()))
-                if now != before:
+                before = getattr(folder.cell().data, field)
+                now = os.path.realpath(getattr(cell.data, field))
+                if str(before) != ANYWHERE and os.path.realpath(before) != now:
                     raise ConfigError(
                         f"data.{field}: {cell.cell_id} of {self.root} has its pictures in {before}, not in {now}; "
                         "give that folder, or another --runs"

@@ -8,7 +8,7 @@ from rich.console import Console
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellStatus
 from launch.planning.grid import Grid
-from launch.planning.profiles import Local
+from launch.planning.profiles import Local, Profile, Slurm
 from launch.planning.runs_folder import Runs
 from launch.reconcile import describe, launch
 from tests.conftest import tiny_cell
@@ -34,3 +34,12 @@ def test_neither_a_launch_nor_a_dry_run_takes_up_cells_of_another_folder(runs: R
         with pytest.raises(ConfigError, match=r"^data\.root: "):
             take_up(runs, Grid(name="test"), [there], Local(), *([Console()] if take_up is launch else []))
     assert not runs.is_launched("test")
+
+
+@pytest.mark.parametrize("profile", [Local(), Slurm(executor="slurm")])
+def test_nothing_is_launched_where_others_can_write(profile: Profile, runs: Runs) -> None:
+    runs.root.mkdir()
+    runs.root.chmod(0o777)
+    with pytest.raises(ConfigError, match="can be written by other users"):
+        launch(runs, Grid(name="test"), [tiny_cell()], profile, Console())
+    assert not list(runs.root.iterdir())

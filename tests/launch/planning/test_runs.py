@@ -36,6 +36,10 @@ def test_a_cell_is_not_finished_before_with_the_pictures_of_another_folder(runs:
     runs.require_same_folders([here])
     with pytest.raises(ConfigError, match=r"^data\.root: \S+ of .* has its pictures in .*/here, not in .*/there; give"):
         runs.require_same_folders([there])
+    unpacked = tiny_cell(data={"name": "celeba", "root": "PATH"})
+    runs.cell(unpacked.cell_id).plan(unpacked)
+    runs.require_same_folders([there])
+    runs.cell(here.cell_id).plan(here)
     (tmp_path / "there").symlink_to(tmp_path / "here")
     runs.require_same_folders([there])
 
