@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.config.errors import ConfigError
+from harness.config.trust import require_trust
 from harness.records.cell_folder import CellFolder
 from harness.records.events import AnyEvent, Evaluation, Step
 from launch.local.single import run_alone
@@ -35,7 +36,8 @@ def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs, trusted:
     It may only name classes of the `trusted` packages.
 
     Raises:
-        ConfigError: the archive is none, it holds no such finished cell, or the cell needs more than one rank.
+        ConfigError: the archive is none, it holds no such finished cell, or the cell names a class of another package
+            or needs more than one rank.
     """
     with tempfile.TemporaryDirectory() as scratch:
         archived = Runs(Path(scratch))
@@ -43,6 +45,7 @@ def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs, trusted:
         folder = archived.cell(the_one(cell, archived.cell_ids(), str(file)))
         if folder.status().state != "finished":
             raise ConfigError(f"cell: {folder.cell_id} is not finished in {file}, so there is nothing to compare with")
+        require_trust(folder.cell(), trusted)
         if folder.cell().world_size > 1:
             raise ConfigError(f"cell: {folder.cell_id} runs on {folder.cell().world_size} ranks; use `launch unpack`")
         unpack(file, runs, fields, fresh=True)
