@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.console import command_line, report_checks, report_damage, run_app, screen
+from harness.commands.console import TrustOption, command_line, report_checks, report_damage, run_app, screen
 from launch import completion
 
 app = command_line("Plan, run and watch grids of cells.")
@@ -271,6 +271,7 @@ def rerun(
     root: Annotated[Path, typer.Option("--runs", help="An empty runs directory, or that of another rerun.")] = Path(
         "runs-again"
     ),
+    trust: TrustOption = None,
 ) -> None:
     """Run one archived cell again and print how far its losses and scores are from those in the archive.
 
@@ -281,7 +282,7 @@ def rerun(
     from launch.planning.runs_folder import Runs
     from launch.tracking.archive import data_fields
 
-    found = run_again(file, cell, data_fields(overrides or []), Runs(root))
+    found = run_again(file, cell, data_fields(overrides or []), Runs(root), trust or ())
     print(f"{found.cell_id}: {found.steps} steps, losses within {found.loss:.1e}, PSNR within {found.psnr:.1e} dB")
 
 
@@ -295,6 +296,7 @@ def run(
     ],
     overrides: Overrides = None,
     root: RunsOption = RUNS,
+    trust: TrustOption = None,
 ) -> None:
     """Run one cell here, alone or as a rank of torchrun.
 
@@ -305,7 +307,7 @@ def run(
     from launch.local.single import run_alone
     from launch.planning.runs_folder import Runs
 
-    print(run_alone(Runs(root), cell, overrides or []))
+    print(run_alone(Runs(root), cell, overrides or [], trust or ()))
 
 
 @app.command()
@@ -384,10 +386,12 @@ def ui(
     uri = Runs(root).tracking_uri
     _require_free(port)
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    # Every user of the machine sees the arguments of a process, and the URI may contain a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Without this parameter, MLflow shows its pages for language models and no runs.
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, [*command, "--backend-store-uri", uri])
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

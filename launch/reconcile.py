@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.commands.console import report_damage
 from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell, in_order
 from harness.config.errors import ConfigError
+from harness.config.trust import packages_of
 from harness.records.cell_folder import CellFolder
 from harness.records.environment import processors
 from launch.planning.grid import Grid
@@ -29,9 +30,11 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     """Write the plan and run it; returns exit code 0 if every cell is finished or submitted to a scheduler, else 1.
 
     Raises:
-        ConfigError: the cells do not fit the cluster.
+        ConfigError: the cells do not fit the cluster, or were planned here with their pictures in another folder.
     """
     require_ranks(cells, profile)
+    runs.require_own(cells)
+    runs.require_same_folders(cells)
     if isinstance(profile, Slurm):
         from launch.slurm.enqueue import check, enqueue
 
@@ -48,7 +51,7 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
         finished = sum(folder.status().state == "finished" for folder in folders)
         console.print(f"{grid.name}: {len(folders)} cells, {finished} finished before")
         report_damage(damage)
-        interrupted = _run(runs, grid, unfinished, profile, console)
+        interrupted = _run(runs, grid, cells, unfinished, profile, console)
     shown, sound = read_table_and_soundness(runs, folders)
     console.print(shown)
     if interrupted:
@@ -58,18 +61,20 @@ def launch(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile, console:
     return 1 if damage or not sound or any(folder.status().state != "finished" for folder in folders) else 0
 
 
-def _run(runs: Runs, grid: Grid, unfinished: list[CellFolder], profile: Local, console: Console) -> bool:
+def _run(
+    runs: Runs, grid: Grid, cells: list[Cell], unfinished: list[CellFolder], profile: Local, console: Console
+) -> bool:
     """Run cells on this machine; returns whether a signal ended it early."""
     try:
         if profile.executor == "debug":
             from launch.local.single import run_here
 
             for folder in unfinished:
-                run_here(folder, profile)
+                run_here(folder, profile, packages_of(cells))
         elif unfinished:
             from launch.local.queue import run_locally
 
-            run_locally(runs, grid.name, unfinished, profile, console)
+            run_locally(runs, grid.name, unfinished, profile, console, packages_of(cells))
     except KeyboardInterrupt:
         return True
     return False
@@ -159,6 +164,7 @@ def price_unfinished(runs: Runs, cells: list[Cell]) -> Price:
 
 def describe(runs: Runs, grid: Grid, cells: list[Cell], profile: Profile) -> Group:
     """What a launch would do: the cells, their number, an estimate of the work, and the scripts for sbatch."""
+    runs.require_same_folders(cells)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("cell", no_wrap=True)
     for column in ("state", "ranks", "steps", "evaluations of T, at most"):

@@ -1,5 +1,6 @@
 """Shared console and error handling of the project's command lines; free of torch."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
     from harness.records.check import Check
 
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", metavar="PACKAGE", help="A package whose classes a cell may name and run; repeatable."),
+]
 PIPED_WIDTH = 160
 """Characters per line if the output is not a terminal; rich's default of 80 would break the names of cells."""
 
@@ -53,7 +58,11 @@ def report_damage(lines: Iterable[str]) -> bool:
 
 
 def run_app(app: Callable[[], object]) -> None:
-    """Run a command; report a user's mistake in one line, with exit code 2."""
+    """Run a command; report a user's mistake in one line, with exit code 2.
+
+    What the command and the jobs that it starts write, other users cannot change, whatever the umask of the shell.
+    """
+    os.umask(os.umask(0) | 0o022)
     try:
         app()
     except ValueError as error:

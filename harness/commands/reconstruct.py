@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.console import TrustOption
+
 if TYPE_CHECKING:
     from harness.data.sources import Pixels
     from harness.models.equilibrium import Equilibrium
@@ -25,6 +27,7 @@ def reconstruct(
     cell: Annotated[Path, typer.Option(metavar="CELL", help="Directory of a trained cell, or a copy of it.")] = SHIPPED,
     blur: Annotated[bool, typer.Option("--blur", help="IMAGEs are clean: blur them first, then score.")] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the results.")] = Path("restored"),
+    trust: TrustOption = None,
 ) -> None:
     """Restore blurred pictures with a trained cell.
 
@@ -38,7 +41,7 @@ def reconstruct(
     pictures = {path.stem: read(path) for path in images}
     if len(pictures) < len(images):
         raise ConfigError("IMAGE: two of them have the same name, so their results would overwrite each other")
-    _, model = trained_model(cell)
+    _, model = trained_model(cell, trust or ())
     try:
         out.mkdir(parents=True, exist_ok=True)
         _restore_all(model, pictures, out, blur)
@@ -84,18 +87,17 @@ def read(path: Path) -> "Pixels":
     """Read a picture as upright (height, width, 3) uint8 pixels.
 
     Raises:
-        ConfigError: the picture is missing, unreadable or too small.
+        ConfigError: the picture is missing, unreadable, refused or too small.
     """
     import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
 
     from harness.config.errors import ConfigError
+    from harness.data.pictures import read_picture
 
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ConfigError(f"IMAGE: {path} cannot be read as an image ({error})") from None
+        pixels = np.asarray(read_picture(path))
+    except ValueError as error:
+        raise ConfigError(f"IMAGE: {error}") from None
     if min(pixels.shape[:2]) < LEAST_SIZE:
         raise ConfigError(f"IMAGE: {path} must have at least {LEAST_SIZE} pixels per side (got {pixels.shape[:2]})")
     return pixels
@@ -105,7 +107,7 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
     """Restore one picture of any size; with `blur`, it is blurred first, with the same noise each time.
 
     Raises:
-        ConfigError: the kernel does not fit the picture.
+        ConfigError: the kernel does not fit the picture, or the solve diverged.
     """
     import torch
 
@@ -123,6 +125,8 @@ def restore(model: "Equilibrium", pixels: "Pixels", name: str, blur: bool) -> Re
             output = model.reconstruct(d)
     except ValueError as error:
         raise ConfigError(f"IMAGE: {name}: {error}") from None
+    if not output.image.isfinite().all():
+        raise ConfigError(f"IMAGE: {name}: the restored picture has pixels that are not finite numbers")
     scores: dict[str, float] = {}
     for kind, picture in {"blurred": d, "restored": output.image}.items() if blur else ():
         for metric in CATALOG:

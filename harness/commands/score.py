@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import TrustOption
+
 
 def score(
     cells: Annotated[list[Path], typer.Argument(metavar="CELL...", help="Directories of finished cells.")],
     pictures: Annotated[int, typer.Option(min=1, help="Number of test pictures to score.")] = 1000,
     longer: Annotated[int, typer.Option(min=0, help="Number of these to iterate 10 times longer.")] = 64,
+    trust: TrustOption = None,
 ) -> None:
     """Score finished cells on more test pictures; the next report shows the scores in a table.
 
@@ -27,7 +30,7 @@ def score(
         if not (folder.path / "cell.json").is_file() or folder.status().state != "finished":
             raise ConfigError(f"CELL: {folder.path} is not the directory of a finished cell")
     for number, folder in enumerate(folders, 1):
-        events = measure_again(folder, pictures, longer)
+        events = measure_again(folder, pictures, longer, trust or ())
         if events:
             folder.write_scores(events)
         done = ", ".join(event.event for event in events[1:]) or "scored before"

@@ -43,6 +43,9 @@ class Spec(Frozen):
     """Of a family: the choice that a mapping without a name selects."""
     target: ClassVar[str] = ""
     """Of a choice: `module:attribute` of the implementation."""
+    interface: ClassVar[str] = ""
+    """Of a family: `module:attribute` of the class that implementations derive from, or of the protocol whose methods
+    they have; empty if they are functions."""
     location_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that locate something on this machine; they affect neither the result nor the cell_id."""
 
@@ -93,6 +96,12 @@ class Imported(Spec):
 
     name: str = Field(pattern=r"^\w+(\.\w+)*:\w+$")
 
+    @model_validator(mode="after")
+    def _is_in_a_package(self) -> Self:
+        if self.package == "__main__":
+            raise PydanticCustomError("choice", "{name} is not in a module of its own", {"name": repr(self.name)})
+        return self
+
     @property
     def import_path(self) -> str:
         """The name itself."""
@@ -102,6 +111,11 @@ class Imported(Spec):
     def module(self) -> str:
         """The module that should contain the class."""
         return self.name.partition(":")[0]
+
+    @property
+    def package(self) -> str:
+        """The top-level package of that module, which `--trust` names."""
+        return self.module.partition(".")[0]
 
 
 @cache

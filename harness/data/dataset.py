@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ def _staged(path: Path, folder: str) -> Path:
     """Path of a copy of the decoded array in a folder of this node; `path` itself, and a printed reason, if that fails.
 
     The name of the copy contains the size and time of the original, so an array that was decoded again is copied again.
-    The copy stays for other jobs.
+    The copy stays for other jobs. Its directory has a name that anybody can guess, in a place where everybody may
+    write, so one that another user made, or can write to, is not used.
     """
     try:
         expanded = os.path.expandvars(folder)
@@ -66,6 +68,7 @@ def _staged(path: Path, folder: str) -> Path:
             raise OSError("a variable in it is not set")
         directory = Path(expanded) / f"jfbench-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)
+        _require_private(directory)
         original = path.stat()
         copy = directory / f"{path.stem}-{original.st_size}-{original.st_mtime_ns}.npy"
         _make_once(copy, lambda: _copy_to(copy, path))
@@ -78,10 +81,28 @@ def _staged(path: Path, folder: str) -> Path:
 def _make_once(path: Path, make: Callable[[], None]) -> None:
     """Let the first process that gets the lock make the file, which is complete once it exists under its name."""
     if not path.exists():
-        with open(path.with_suffix(".lock"), "w") as lock:
+        with open(path.with_suffix(".lock"), "a", opener=_without_links) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
                 make()
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Open a file, but not the one that a symbolic link of this name points to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+def _require_private(directory: Path) -> None:
+    """Check that a directory is not a link, and that only this user can read and write in it.
+
+    Raises:
+        OSError: it is not so.
+    """
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OSError(f"{directory} was not made by this user")
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise OSError(f"{directory} is open to other users; remove it")
 
 
 def _copy_to(path: Path, source: Path) -> None:

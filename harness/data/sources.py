@@ -7,16 +7,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from harness.config.build import resolve
+from harness.config.build import implementation
 from harness.config.catalog.data import CelebA as CelebASpec
 from harness.config.catalog.data import DataSpec
 from harness.config.catalog.data import Folder as FolderSpec
 from harness.config.catalog.data import Pictures as PicturesSpec
+from harness.data.pictures import read_picture
 
 Pixels = npt.NDArray[np.uint8]
-
+DECODING = 2
+"""Version of how a picture file becomes pixels; arrays that another version decoded are not used."""
 
 Item = TypeVar("Item")
 
@@ -90,22 +92,20 @@ class ImageFiles:
         self.size = spec.image_size
         self.train_count = train_count
         self.count = len(files)
-        listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
-        self.key = f"{spec.name}-{self.size}-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+        self.key = f"{spec.name}-{self.size}-{_fingerprint(files)}"
 
     def decode(self) -> Iterator[Pixels]:
         """Yield every image.
 
         Raises:
-            ValueError: a file is not an image.
+            ValueError: a file is not a picture that can be used.
         """
         for path in self.files:
             try:
-                with Image.open(path) as image:
-                    resized = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"data.root: {path} cannot be read as an image ({error})") from None
-            yield np.asarray(resized)
+                picture = read_picture(path)
+            except ValueError as error:
+                raise ValueError(f"data.root: {error}") from None
+            yield np.asarray(picture.resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
 class Folder(ImageFiles):
@@ -122,9 +122,27 @@ class CelebA(ImageFiles):
         super().__init__(spec, spec.files(), spec.split_at)
 
 
+def _fingerprint(files: list[Path]) -> str:
+    """A hash of where files are and of their names, sizes and times; it changes if any of them is another file.
+
+    The time at which the system last changed a file's content, name or owner (ctime) cannot be set by a program, so
+    a file that was replaced by one of the same size and modification time is noticed too. No content is read, because a
+    data set may be large. Copying or moving a folder therefore decodes it again.
+    """
+    folders = {folder: folder.resolve() for folder in {path.parent for path in files}}
+    listing = "\n".join(f"{folders[path.parent] / path.name} {_identity(path)}" for path in files)
+    return hashlib.sha256(f"{DECODING} {listing}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _identity(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
 def open_source(spec: DataSpec) -> Source:
     """The source that a spec names."""
-    return resolve(spec.import_path)(spec)
+    source: Source = implementation(spec)(spec)
+    return source
 
 
 def _photograph(name: str, shape: tuple[int, int]) -> Pixels:

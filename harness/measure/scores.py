@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from harness.config.build import resolve
+from harness.config.build import implementation
 from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.data.batches import Batch, Loader
 from harness.implicit.solvers import Status
@@ -46,9 +46,9 @@ def build_metric(spec: MetricSpec) -> Metric:
     """The function of a metric with its parameters bound.
 
     Raises:
-        ValueError: the function cannot be imported.
+        ValueError: it cannot be imported or is not a function.
     """
-    return partial(resolve(spec.import_path), **spec.parameters())
+    return partial(implementation(spec), **spec.parameters())
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def evaluate(
         for index, image, truth in zip(batch.indices, output.image, batch.images, strict=True):
             show(index, image, truth)
             for key, metric in functions.items():
-                found.scores[key].append(metric(image, truth, loader.value_range))
+                found.scores[key].append(float(metric(image, truth, loader.value_range)))
         found.nfe += output.forward.nfe.tolist()
         found.residual += output.forward.residual.tolist()
         found.unit_residual += (output.forward.residual / output.unit_step).tolist()

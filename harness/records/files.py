@@ -32,3 +32,10 @@ def write_over(path: Path, text: str) -> None:
     with open(path, "r+b") as file:
         file.write(text.encode())
         file.truncate()
+
+
+def make_private(folder: Path) -> None:
+    """Make a directory that only this user can read and write, or take the access of others to it away."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)

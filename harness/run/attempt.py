@@ -13,10 +13,10 @@ from torch import Tensor
 
 from harness.config.catalog.metrics import MetricSpec
 from harness.data.batches import Loader, to_pixels
-from harness.measure.scores import Reconstruct, evaluate, merged
+from harness.measure.scores import Reconstruct, Scores, evaluate, merged
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import AnyEvent, End, Evaluation, Start, Step
-from harness.run.distributed import RankPosition, gather_objects
+from harness.run.distributed import RankPosition, gather_values
 
 EVALUATION_BATCH = 8
 """Number of pictures that a rank reconstructs at a time. In batches of 16, each picture (128 x 128, 24 channels) took
@@ -94,7 +94,8 @@ class Attempt:
                 self._store_picture(f"{index:06d}-output", image)
                 self._store_picture(f"{index:06d}-truth", truth)
 
-        scores = merged(gather_objects(evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, self.metrics, store)))
+        found = evaluate(reconstruct, self.loader, mine, EVALUATION_BATCH, self.metrics, store)
+        scores = merged([Scores(**part) for part in gather_values(asdict(found), self.device)])
         self.write(Evaluation.model_validate({"time": time.time(), "step": step, "split": split, **asdict(scores)}))
 
     def _store_picture(self, name: str, picture: Tensor) -> None:

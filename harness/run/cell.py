@@ -2,13 +2,14 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site, TrainCell
+from harness.config.trust import require_trust
 from harness.data.batches import Loader
 from harness.data.dataset import load
 from harness.measure.scores import CATALOG
@@ -22,18 +23,28 @@ from harness.run.train_cell import run_training
 from harness.run.tuning import tuned
 
 
-def run_cell(path: Path, position: RankPosition, stop: Callable[[], str] = lambda: "", site: Site = ANYWHERE) -> State:
+def run_cell(
+    path: Path,
+    position: RankPosition,
+    stop: Callable[[], str] = lambda: "",
+    site: Site = ANYWHERE,
+    trusted: Collection[str] = (),
+) -> State:
     """Run the cell in directory `path` to its end, or until `stop` requests a checkpoint and an early exit.
+
+    `trusted` are the packages of a user's own whose classes the cell may name.
 
     `stop` returns the reason, or "". It may start to return one on any rank at any time; after each step, the ranks
     agree on whether to stop.
 
     Raises:
         CellBusy: another process is running this cell.
+        ConfigError: the cell names a class of another package.
         ValueError: the number of ranks differs from the cell's world_size.
     """
     folder = CellFolder(path)
     cell = folder.cell()
+    require_trust(cell, trusted)
     if folder.status().state == "finished":
         return "finished"
     if isinstance(cell, TrainCell) and cell.tune:

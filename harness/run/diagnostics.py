@@ -16,7 +16,7 @@ from harness.models.contractive import denoiser_bound
 from harness.models.equilibrium import Equilibrium, Output
 from harness.records.events import Contraction, Fidelity
 from harness.run.attempt import Attempt
-from harness.run.distributed import gather_objects
+from harness.run.distributed import gather_values
 from harness.training.task import Task
 
 PICTURES = 2
@@ -43,7 +43,7 @@ def _measure_contraction(attempt: Attempt, cell: TrainCell, task: Task, step: in
     counts = [factor * cell.depth for factor in FAR] if step == task.steps else []
     indices = list(attempt.loader.dataset.validation)[:PICTURES]
     mine = indices[attempt.position.rank :: attempt.position.world_size]
-    ranks = gather_objects([_contraction(attempt, task, index, counts) for index in mine])
+    ranks = gather_values([_contraction(attempt, task, index, counts) for index in mine], attempt.device)
     rows = sorted((row for part in ranks for row in part), key=lambda row: row["indices"])
     lists = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0] if name[-3:] != "_at"}
     psnr_at = {n: sum(row["psnr_at"][n] for row in rows) / len(rows) for n in counts}

@@ -1,8 +1,10 @@
 """The process group and communication between ranks; never called inside a solve, as iterations differ by rank."""
 
 import gc
+import io
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from torch import nn
 from torch.distributed import GradBucket, HashStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.measure.clock import Clock
@@ -28,6 +31,7 @@ from harness.records.environment import processors
 from harness.records.files import write_atomically
 
 TIMEOUT = timedelta(minutes=30)
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class RankPosition:
     """Name of this launch, the same on all ranks; empty under torchrun, which has its own rendezvous."""
     threads: int = 0
     """Number of threads of this rank on a CPU; 0 means an equal share of the processors."""
+
+    @property
+    def on_one_node(self) -> bool:
+        """Whether all ranks of the cell are on this node."""
+        return self.world_size == self.local_world_size
 
     @staticmethod
     def from_environment() -> "RankPosition":
@@ -62,6 +71,8 @@ def process_group(position: RankPosition, device: torch.device, meeting: Path) -
     Garbage is collected at the end because the group's threads live until its last reference is gone; a thread that
     frees a tensor while the interpreter shuts down would abort it.
     """
+    if position.on_one_node and "lo" in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # by itself, gloo takes the interface of the host's name
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(
         backend, store=_store(position, meeting), rank=position.rank, world_size=position.world_size, timeout=TIMEOUT
@@ -130,17 +141,27 @@ def gather(values: list[float], device: torch.device) -> list[list[float]]:
     return [row.tolist() for row in everyone]
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Every rank's value, on every rank, in rank order; for rare exchanges without a fixed size."""
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, value)
-    return everyone
+def gather_values(value: Any, device: torch.device) -> list[Any]:
+    """Every rank's value, on every rank, in rank order; for rare exchanges without a fixed size.
+
+    A value consists of numbers, text, tensors, lists and mappings. Nothing else is accepted from another rank, because
+    to unpickle an object runs code of the sender's choice.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    mine = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8).to(device)
+    lengths = [int(row[0]) for row in gather([float(len(mine))], device)]
+    everyone = [torch.zeros(max(lengths), dtype=torch.uint8, device=device) for _ in lengths]
+    dist.all_gather(everyone, pad(mine, (0, max(lengths) - len(mine))))
+    parts = [row[:length].cpu().numpy().tobytes() for row, length in zip(everyone, lengths, strict=True)]
+    return [torch.load(io.BytesIO(part), map_location="cpu", weights_only=True) for part in parts]
 
 
 def _store(position: RankPosition, meeting: Path) -> Store:
     """The store through which the ranks find each other.
 
-    Rank 0 takes any free port and publishes it in a file, so ports cannot collide and nothing has to be retried.
+    Rank 0 takes any free port and publishes it in a file, so ports cannot collide and nothing has to be retried. The
+    store has no authentication: that of ranks on one node listens on the loopback interface only.
     """
     if position.world_size == 1:
         return HashStore()
@@ -148,8 +169,10 @@ def _store(position: RankPosition, meeting: Path) -> Store:
         return next(rendezvous("env://"))[0]
     endpoint = _endpoint(position, meeting)
     if position.rank == 0:
-        host = os.environ.get("MASTER_ADDR", "127.0.0.1")
-        store = TCPStore(host, 0, position.world_size, is_master=True, wait_for_workers=False)
+        host, port, listener = _listener(position)
+        store = TCPStore(
+            host, port, position.world_size, is_master=True, wait_for_workers=False, master_listen_fd=listener
+        )
         write_atomically(endpoint, json.dumps([host, store.port]))
         return store
     deadline = time.monotonic() + TIMEOUT.total_seconds()
@@ -162,6 +185,15 @@ def _store(position: RankPosition, meeting: Path) -> Store:
         raise CellBusy(published)
     host, port = published
     return TCPStore(host, port, position.world_size, is_master=False)
+
+
+def _listener(position: RankPosition) -> tuple[str, int, int | None]:
+    """Address and port of the store, and the descriptor of the socket that listens there; None if torch opens it."""
+    if not position.on_one_node:
+        return os.environ.get("MASTER_ADDR", LOOPBACK), 0, None
+    # By itself, torch listens on every interface, whatever the address.
+    listener = socket.create_server((LOOPBACK, 0))
+    return LOOPBACK, listener.getsockname()[1], listener.detach()
 
 
 def _endpoint(position: RankPosition, meeting: Path) -> Path:

@@ -1,5 +1,6 @@
 """Loads models from the directories of finished cells, wherever they are."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from harness.config.cells import PretrainCell, TrainCell
 from harness.config.errors import ConfigError
+from harness.config.trust import require_trust
 from harness.models.build_model import build_equilibrium
 from harness.models.equilibrium import Equilibrium
 from harness.models.precision import DTYPES
@@ -28,11 +30,14 @@ def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tens
     return {name.removeprefix("network."): tensor for name, tensor in weights.items()}
 
 
-def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
+def trained_model(path: Path, trusted: Collection[str] = ()) -> tuple[TrainCell, Equilibrium]:
     """A trained cell and its model, from cell.json and the weights in `path`, which may be a copy of the directory.
 
+    `trusted` are the packages whose classes the cell may name.
+
     Raises:
-        ConfigError: something is missing or unreadable; the message is one line.
+        ConfigError: something is missing or unreadable, or the cell names a class of another package; the message is
+            one line.
     """
     folder = CellFolder(path)
     if not (path / "cell.json").is_file():
@@ -43,6 +48,7 @@ def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
         raise ConfigError(f"cell: {error}") from None
     if not isinstance(cell, TrainCell):
         raise ConfigError(f"cell: {path} is a {cell.kind} cell; only a train cell has a model")
+    require_trust(cell, trusted)
     cpu = torch.device("cpu")
     try:
         loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
@@ -55,4 +61,6 @@ def trained_model(path: Path) -> tuple[TrainCell, Equilibrium]:
         model.load_state_dict(loaded[1]["model"])
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"cell: {path} cannot be built ({str(error).splitlines()[0]})") from None
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise ConfigError(f"cell: {path} has trained weights that are not finite numbers")
     return cell, model

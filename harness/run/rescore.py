@@ -1,6 +1,7 @@
 """Further measurements of a finished cell: more test pictures, and iteration far beyond the training depth."""
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 
@@ -8,6 +9,7 @@ import torch
 
 from harness.config.cells import BaselineCell, PretrainCell, TrainCell
 from harness.config.errors import ConfigError
+from harness.config.trust import require_trust
 from harness.data.batches import Batch, Loader
 from harness.data.dataset import load
 from harness.implicit.contraction import iterate
@@ -27,15 +29,18 @@ FACTOR = 10
 CPU = torch.device("cpu")
 
 
-def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEvent]:
+def measure_again(folder: CellFolder, pictures: int, longer: int, trusted: Collection[str] = ()) -> list[AnyEvent]:
     """Score the first `pictures` test pictures, and iterate a trained map longer on the first `longer` of them.
 
-    The result is empty if both were done before, on at least as many pictures.
+    The result is empty if both were done before, on at least as many pictures. `trusted` are the packages whose
+    classes the cell may name.
 
     Raises:
-        ConfigError: the cell is a pretraining cell, or its weights or pictures are missing.
+        ConfigError: the cell is a pretraining cell, names a class of another package, or its weights or pictures are
+            missing.
     """
     cell = folder.cell()
+    require_trust(cell, trusted)
     if isinstance(cell, PretrainCell):
         raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it pretrains a denoiser")
     data = cell.data.model_copy(update={"test_images": pictures})
@@ -57,7 +62,7 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
         chosen = [event.chosen for event in folder.events() if isinstance(event, Search)]
         events.append(_evaluation(cell, partial(reconstruct, values=chosen), loader))
         return events
-    _, model = trained_model(folder.path)
+    _, model = trained_model(folder.path, trusted)
     events.append(_evaluation(cell, partial(_reconstruct, model), loader))
     if is_iterated:
         events.append(_longer(cell, model, loader, longer))

@@ -19,7 +19,7 @@ from harness.records.events import Checkpoint, Cost, Exposure, Probe, Step
 from harness.run import checkpoint
 from harness.run.attempt import Attempt
 from harness.run.diagnostics import record_diagnostics
-from harness.run.distributed import data_parallel, gather, gather_objects
+from harness.run.distributed import data_parallel, gather, gather_values
 from harness.run.load_model import denoiser_weights
 from harness.training.loop import LocalStep, train
 from harness.training.sample_order import exposure
@@ -92,7 +92,7 @@ def _combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tu
         stopping = any(row[0] for row in everyone)
         columns = list(zip(*everyone, strict=True))[1:]
         ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))
-        diverged = gather_objects(names) if any(ranks.pop("diverged")) else [[]]
+        diverged = gather_values(names, attempt.device) if any(ranks.pop("diverged")) else [[]]
         busiest = ranks.pop("busiest")
         yield (
             Step(
@@ -159,7 +159,7 @@ def _resume(attempt: Attempt, task: Task) -> int:
 
 
 def _save(attempt: Attempt, task: Task, step: int, keep: int) -> None:
-    states = gather_objects({slot: state.cpu() for slot, state in task.sample_order.states().items()})
+    states = gather_values(task.sample_order.states(), attempt.device)
     if attempt.position.rank == 0:
         state = {
             "model": task.model.state_dict(),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Collection
 from pathlib import Path
 
 import submitit
@@ -15,10 +16,11 @@ from launch.slurm.stop_request import StopRequest, rank_position
 class CellJob:
     """Runs one cell; when asked to stop, all ranks checkpoint first, and then rank 0 requeues the job."""
 
-    def __init__(self, folder: Path, site: Site, threads: int) -> None:
+    def __init__(self, folder: Path, site: Site, threads: int, trusted: Collection[str]) -> None:
         self.folder = folder
         self.site = site
         self.threads = threads
+        self.trusted = trusted
 
     def __call__(self) -> str:
         """Run the cell on this rank and return its final state."""
@@ -32,11 +34,11 @@ class CellJob:
         # All ranks read the same number of attempts, because rank 0 adds one only after all ranks have met.
         launch = f"{job.job_id}-{CellFolder(self.folder).newest_attempt + 1}"
         position = RankPosition(**rank_position(job, launch, self.threads))
-        state = run_cell(self.folder, position, lambda: stop.reason, self.site)
+        state = run_cell(self.folder, position, lambda: stop.reason, self.site, self.trusted)
         if state == "interrupted" and job.global_rank == 0 and callable(requeue):
             requeue(signal.SIGUSR2, None)
         return state
 
     def checkpoint(self) -> DelayedSubmission:
         """The job that submitit requeues: the same one, which resumes from the cell's own checkpoint."""
-        return DelayedSubmission(CellJob(self.folder, self.site, self.threads))
+        return DelayedSubmission(CellJob(self.folder, self.site, self.threads, self.trusted))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +92,10 @@ def last_error(job: submitit.Job[str]) -> str:
     return ""
 
 
-def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console) -> None:
-    """Run cells to their end on this machine and show their progress.
+def run_locally(
+    runs: Runs, grid: str, folders: list[CellFolder], profile: Local, console: Console, trusted: Collection[str] = ()
+) -> None:
+    """Run cells, which may name classes of the `trusted` packages, to their end on this machine; show their progress.
 
     Ctrl-C, SIGTERM and a closing terminal (unless under `nohup`) cancel the running cells, which resume from their last
     checkpoint at the next launch, so no cell keeps running unnoticed.
@@ -109,7 +111,7 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
             while queue.waiting or queue.running:
                 queue.settle()
                 for folder, slots in queue.startable():
-                    job = _start(folder, slots, queue.capacity, profile)
+                    job = _start(folder, slots, queue.capacity, profile, trusted)
                     queue.running.append(Running(folder, slots, time.time(), job))
                 if queue.waiting and not queue.running:
                     return  # the remaining cells wait for one that failed
@@ -120,7 +122,9 @@ def run_locally(runs: Runs, grid: str, folders: list[CellFolder], profile: Local
                 running.job.cancel()
 
 
-def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) -> submitit.Job[str]:
+def _start(
+    folder: CellFolder, slots: list[int], capacity: int, profile: Local, trusted: Collection[str]
+) -> submitit.Job[str]:
     ranks = folder.cell().world_size
     threads = max(1, processors() // max(capacity, ranks))
     executor = submitit.LocalExecutor(folder=folder.path / "logs")
@@ -133,7 +137,7 @@ def _start(folder: CellFolder, slots: list[int], capacity: int, profile: Local) 
     )
     variables = submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads))
     with variables, standard_error_to(folder.path / "logs" / "controller.err"):
-        return executor.submit(CellJob(folder.path, profile, threads))
+        return executor.submit(CellJob(folder.path, profile, threads, trusted))
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Runs one archived cell again on this machine and compares what it records with the archive."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from harness.config.errors import ConfigError
+from harness.config.trust import require_trust
 from harness.records.cell_folder import CellFolder
 from harness.records.events import AnyEvent, Evaluation, Step
 from launch.local.single import run_alone
@@ -29,11 +30,14 @@ class Comparison:
     """Largest difference of a mean PSNR, in decibels."""
 
 
-def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs) -> Comparison:
+def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs, trusted: Collection[str] = ()) -> Comparison:
     """Run an archived cell, after what it needs, in another runs directory.
 
+    It may only name classes of the `trusted` packages.
+
     Raises:
-        ConfigError: the archive is none, it holds no such finished cell, or the cell needs more than one rank.
+        ConfigError: the archive is none, it holds no such finished cell, or the cell names a class of another package
+            or needs more than one rank.
     """
     with tempfile.TemporaryDirectory() as scratch:
         archived = Runs(Path(scratch))
@@ -41,17 +45,18 @@ def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs) -> Compa
         folder = archived.cell(the_one(cell, archived.cell_ids(), str(file)))
         if folder.status().state != "finished":
             raise ConfigError(f"cell: {folder.cell_id} is not finished in {file}, so there is nothing to compare with")
+        require_trust(folder.cell(), trusted)
         if folder.cell().world_size > 1:
             raise ConfigError(f"cell: {folder.cell_id} runs on {folder.cell().world_size} ranks; use `launch unpack`")
         unpack(file, runs, fields, fresh=True)
-        _run(runs, runs.cell(folder.cell_id))
+        _run(runs, runs.cell(folder.cell_id), trusted)
         return compare(folder.cell_id, folder.events(), runs.cell(folder.cell_id).events())
 
 
-def _run(runs: Runs, folder: CellFolder) -> None:
+def _run(runs: Runs, folder: CellFolder, trusted: Collection[str]) -> None:
     for needed in folder.prerequisites():
-        _run(runs, needed)
-    run_alone(runs, folder.cell_id, [])
+        _run(runs, needed, trusted)
+    run_alone(runs, folder.cell_id, [], trusted)
 
 
 def compare(cell_id: str, before: list[AnyEvent], after: list[AnyEvent]) -> Comparison:

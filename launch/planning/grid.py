@@ -152,7 +152,7 @@ def _outer_first(assignment: Assignment) -> tuple[int, bool]:
 def _assign(fields: dict[str, Any], field: str, values: list[Any]) -> None:
     is_one_list = len(values) == 1 and isinstance(values[0], list)
     if field == "name":
-        fields["name"] = values[0]
+        fields["name"] = values[0] if len(values) == 1 else values
     elif field == "baselines":
         fields["baselines"] = values[0] if is_one_list else values
     elif field == "tune":
@@ -320,9 +320,17 @@ def matches(cell: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
 
 
 def _parse(fields: dict[str, Any]) -> Cell:
-    """Parse one cell; expands ~ in data.root, because a shell does not expand it in data.root=~/photos."""
+    """Parse one cell; expands ~ in data.root, because a shell does not expand it in data.root=~/photos.
+
+    Links and relative paths are resolved too, so that data.root names one folder and cells on two folders differ. What
+    it means to a source of a user's own is not known here.
+    """
     root = get(fields, "data.root")
-    return parse_cell(with_field(fields, "data.root", os.path.expanduser(root)) if isinstance(root, str) else fields)
+    if not isinstance(root, str):
+        return parse_cell(fields)
+    expanded = os.path.expanduser(root)
+    is_own = ":" in str(get(fields, "data.name"))
+    return parse_cell(with_field(fields, "data.root", expanded if is_own else os.path.realpath(expanded)))
 
 
 def _trained_cells(part: Block, exclude: Sequence[Mapping[str, Any]]) -> list[Cell]:

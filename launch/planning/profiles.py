@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 import slurm_templates
@@ -26,6 +35,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,:+-]*$")]
 Features = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:&|*()\[\]-]+$")]
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,\[\]-]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _require_text(value: object) -> object:
+    """Refuse anything but text without showing it, because it may be a secret."""
+    if not isinstance(value, str | SecretStr):
+        raise PydanticCustomError("choice", "must be text; put it in quotes")
+    return value
+
+
+# Hidden wherever a profile is printed or written as JSON.
+Value = Annotated[SecretStr, BeforeValidator(_require_text)]
 
 
 class Limits(Site):
@@ -101,8 +121,9 @@ class Slurm(Limits):
     """How many times a job is restarted after one of its processes died or its node failed."""
     setup: list[str] = []
     """Shell commands that run first, on the first node, such as module load cuda/12.4."""
-    environment: dict[Variable, str] = {}
-    """Environment variables of every rank."""
+    environment: dict[Variable, Value] = {}
+    """Environment variables of every rank. Their values may be secret: they are stored in one file, for this user only,
+    and never shown."""
     srun_args: list[str] = []
     """Additional arguments of srun, such as --container-image=FILE."""
     python: list[str] = []

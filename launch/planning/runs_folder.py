@@ -11,8 +11,9 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from harness.records.damage import read_json
 from harness.records.files import write_atomically
 from launch.planning.grid import Grid
 
+ANYWHERE = "PATH"
+"""Stands for the folder of a data set in cells that came in an archive."""
 FREE_BYTES = 100 * 2**20
 DEFAULT_ROOT = Path("runs")
 
@@ -78,6 +81,46 @@ class Runs:
         if free < FREE_BYTES:
             needed = f"at least {FREE_BYTES / 2**20:.0f} MiB are needed"
             raise ConfigError(f"--runs: {self.root} has {free / 2**20:.0f} MiB left; {needed}")
+
+    def require_own(self, cells: Iterable[Cell]) -> None:
+        """Check that no other user can replace what a job is about to run, such as the pickles of submitit.
+
+        Raises:
+            ConfigError: a directory above them belongs to another user, or others may write to it.
+        """
+        own = [self.cell(cell.cell_id).path for cell in cells]
+        folders = [self.root, self.root / "cells", self.root / "submissions", *own, *(path / "logs" for path in own)]
+        for folder in folders:
+            if not folder.exists():
+                continue
+            found = folder.stat()
+            if found.st_uid not in (os.getuid(), 0):
+                raise ConfigError(f"--runs: {folder} belongs to another user, who could run code as you")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                said = "can be written by other users, who could run code as you"
+                raise ConfigError(f"--runs: {folder} {said}; chmod -R go-w {self.root}")
+
+    def require_same_folders(self, cells: Iterable[Cell]) -> None:
+        """Check that no cell was planned here with its pictures in another folder that its cell_id leaves out.
+
+        Raises:
+            ConfigError: one was, so its results are those of the other folder.
+        """
+        for cell in cells:
+            if not cell.data.location_fields:
+                continue
+            try:
+                planned = self.cell(cell.cell_id).cell()
+            except ConfigError:  # it is missing or damaged, and will be written
+                continue
+            for field in cell.data.location_fields:
+                before = getattr(planned.data, field)
+                now = os.path.realpath(getattr(cell.data, field))
+                if str(before) != ANYWHERE and os.path.realpath(before) != now:
+                    raise ConfigError(
+                        f"data.{field}: {cell.cell_id} of {self.root} has its pictures in {before}, not in {now}; "
+                        "give that folder, or another --runs"
+                    )
 
     def write_plan(self, grid: Grid, cells: list[Cell]) -> None:
         """Write every cell.json that is missing, then the list of the grid's cells."""

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from harness.config.errors import ConfigError
+from launch.planning.unique_keys import load_unique
 
 DEEPEST = 20
 """Nesting of a value; a grid needs about six levels."""
@@ -38,7 +39,7 @@ def parse_yaml(text: str, place: str) -> Any:
         ConfigError: the text is not valid YAML, or nested too deeply, or its aliases expand to too many values.
     """
     try:
-        content = yaml.safe_load(text)
+        content = load_unique(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
     except (ValueError, TypeError, OverflowError) as error:  # an impossible date, a mapping as a key

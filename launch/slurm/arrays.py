@@ -5,7 +5,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,8 +13,12 @@ from typing import Any
 
 from harness.config.cells import Cell, TrainCell
 from harness.config.spec import Frozen
+from harness.config.trust import packages_of
 from launch.planning.chunks import chunks
 from launch.planning.profiles import CPU_ENVIRONMENT, Slurm
+
+ENVIRONMENT = "environment.sh"
+"""The file of a submission that sets the variables of its profile."""
 
 
 class Submission(Frozen):
@@ -29,6 +33,8 @@ class Submission(Frozen):
     """The unfinished cells that its cells wait for."""
     jobs: list[list[str]]
     """The cells that each index of the array runs."""
+    trusted: list[str] = []
+    """The packages whose classes these cells may name: those that they named when the user planned them."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,17 @@ def arrange(
             needs = sorted({needed for job in some for cell in job for needed in waits_for(cell)})
             name = _unused_name(grid, root, jobs, taken)
             taken.add(name)
+            trusted = sorted(packages_of(cell for job in some for cell in job))
             submissions.append(
-                Submission(name=name, grid=grid, profile=profile, world_size=world_size, needs=needs, jobs=jobs)
+                Submission(
+                    name=name,
+                    grid=grid,
+                    profile=profile,
+                    world_size=world_size,
+                    needs=needs,
+                    jobs=jobs,
+                    trusted=trusted,
+                )
             )
     return submissions
 
@@ -111,7 +126,7 @@ def parameters(submission: Submission, folder: Path, after: Sequence[str]) -> di
         "array_parallelism": profile.throttle,
         "dependency": f"afterok:{':'.join(after)}" if after else None,
         "wckey": None,
-        "setup": _setup(profile),
+        "setup": _setup(profile, folder),
         # If processes of the job died, the epilogue decides whether it runs again.
         "teardown": [f"[ $? -eq 0 ] || {python(profile)} -m launch.slurm.epilogue {shlex.quote(str(folder))}"],
         # When one rank dies, end the others at once instead of leaving them waiting in a collective.
@@ -144,12 +159,18 @@ def python(profile: Slurm) -> str:
     return shlex.join(profile.python or [sys.executable])
 
 
-def _setup(profile: Slurm) -> list[str]:
+def exports(variables: Mapping[str, str]) -> list[str]:
+    """The shell commands that set environment variables."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
+def _setup(profile: Slurm, folder: Path) -> list[str]:
     # From Slurm 22.05 to 23.11, srun ignores sbatch's --cpus-per-task.
     threads = {"OMP_NUM_THREADS": str(profile.cpus)}
-    variables = CPU_ENVIRONMENT | threads | profile.environment
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return [*profile.setup, "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK", *exports]
+    # A script is shown by a dry run and kept by Slurm, so it reads the profile's own variables, which may be secret.
+    own = f". {shlex.quote(str(folder / ENVIRONMENT))} || exit 1  # sets {' '.join(profile.environment)}"
+    srun = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
+    return [*profile.setup, srun, *exports(CPU_ENVIRONMENT | threads), *([own] if profile.environment else [])]
 
 
 def _unused_name(grid: str, root: Path, jobs: list[list[str]], taken: set[str]) -> str:

@@ -49,10 +49,11 @@ class Child:
 class Bundle:
     """Runs cells one after the other or side by side; asked to stop, requeues the job after all cells have ended."""
 
-    def __init__(self, cells: list[Path], at_once: int, profile: Slurm) -> None:
+    def __init__(self, cells: list[Path], at_once: int, profile: Slurm, trusted: list[str]) -> None:
         self.cells = cells
         self.at_once = at_once
         self.profile = profile
+        self.trusted = trusted
 
     def __call__(self) -> dict[str, str]:
         """Run the cells on this rank and return the final state of each.
@@ -82,7 +83,7 @@ class Bundle:
 
     def checkpoint(self) -> DelayedSubmission:
         """The job that submitit requeues: the same one, whose cells resume from their own checkpoints."""
-        return DelayedSubmission(Bundle(self.cells, self.at_once, self.profile))
+        return DelayedSubmission(Bundle(self.cells, self.at_once, self.profile, self.trusted))
 
     def _run(self, context: ForkServerContext, position: dict[str, Any], stop: StopRequest) -> dict[str, str]:
         waiting = deque(CellFolder(path) for path in self.cells if self._may_run(CellFolder(path)))
@@ -91,7 +92,7 @@ class Bundle:
         while running or (waiting and not stop.signal):
             while waiting and len(running) < self.at_once and not stop.signal:
                 slot = min(set(range(self.at_once)) - {child.slot for child in running})
-                running.append(_start(context, waiting.popleft(), position, slot, self.profile))
+                running.append(self._start(context, waiting.popleft(), position, slot))
             wait([child.process.sentinel for child in running], POLL_SECONDS)
             for child in list(running):
                 if child.process.is_alive():
@@ -100,6 +101,12 @@ class Bundle:
                     running.remove(child)
                     states[child.folder.cell_id] = _state(child, position["rank"], stop)
         return states | {folder.cell_id: "interrupted" for folder in waiting}
+
+    def _start(self, context: ForkServerContext, folder: CellFolder, position: dict[str, Any], slot: int) -> Child:
+        arguments = (folder.path, position, slot, self.profile, self.trusted)
+        process = context.Process(target=_run_cell, args=arguments, name=folder.cell_id)
+        process.start()
+        return Child(folder, process, slot)
 
     def _may_run(self, folder: CellFolder) -> bool:
         """Whether the cell has retries left in this job; one that has used them up must not hold up the others."""
@@ -133,13 +140,7 @@ def _forkserver() -> ForkServerContext:
     return context
 
 
-def _start(context: ForkServerContext, folder: CellFolder, position: dict[str, Any], slot: int, site: Site) -> Child:
-    process = context.Process(target=_run_cell, args=(folder.path, position, slot, site), name=folder.cell_id)
-    process.start()
-    return Child(folder, process, slot)
-
-
-def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> None:
+def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site, trusted: list[str]) -> None:
     """The main function of a cell's process."""
     _die_with_parent()
     stop = StopRequest()
@@ -153,7 +154,7 @@ def _run_cell(path: Path, position: dict[str, Any], slot: int, site: Site) -> No
     from harness.run.distributed import RankPosition
 
     try:
-        sys.exit(EXIT_CODES[run_cell(path, RankPosition(**position), lambda: stop.reason, site)])
+        sys.exit(EXIT_CODES[run_cell(path, RankPosition(**position), lambda: stop.reason, site, trusted)])
     except CellBusy as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODES["busy"])

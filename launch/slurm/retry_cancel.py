@@ -1,5 +1,6 @@
 """Cancels cells that were submitted to Slurm, and resubmits those that failed or lost their job."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +10,13 @@ from rich.console import Console
 
 from harness.config.cells import Cell, in_order
 from harness.config.errors import ConfigError, explain
+from harness.config.trust import require_trust
 from harness.records.cell_folder import CellFolder
 from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
 from launch.slurm import queue as scheduler
 from launch.slurm.enqueue import check, enqueue
-from launch.slurm.submissions import Submissions
+from launch.slurm.submissions import Submissions, secrets
 
 
 def cancel_cells(runs: Runs, folders: Sequence[CellFolder]) -> str:
@@ -41,7 +43,8 @@ def retry_cells(
     Returns what is wrong with each cell that cannot be read.
 
     Raises:
-        ConfigError: there are no such cells, or a change is not valid.
+        ConfigError: there are no such cells, one of them names a class that it did not name then, or a change is not
+            valid.
     """
     submissions = Submissions(runs)
     sound, damage = _readable(folders)
@@ -54,10 +57,13 @@ def retry_cells(
         raise ConfigError(_why_none(runs, grid, folders, [one for one in unfinished if one.cell_id not in living]))
     groups: dict[str, tuple[Slurm, list[Cell]]] = {}
     for folder in lost:
-        profile = _changed(submissions.tasks[folder.cell_id].submission.profile, changes)
-        cells = groups.setdefault(profile.model_dump_json(), (profile, []))[1]
+        submission = submissions.tasks[folder.cell_id].submission
+        require_trust(sound[folder], submission.trusted)
+        profile = _changed(submission.profile, changes)
+        cells = groups.setdefault(_key(profile), (profile, []))[1]
         cells += [cell for cell in in_order(sound[folder]) if cell not in cells]
     for profile, cells in groups.values():
+        runs.require_own(cells)
         check(grid, cells, profile)
     for profile, cells in groups.values():
         enqueue(runs, grid, cells, profile, console)
@@ -90,6 +96,11 @@ def _why_none(runs: Runs, grid: str, folders: Sequence[CellFolder], here: Sequen
             f"repeat the `{again}` that launched {grid}, which continues them"
         )
     return f"cell: none of {len(folders)} failed or lost its job; `launch status {grid}{runs.option}` shows them"
+
+
+def _key(profile: Slurm) -> str:
+    """Profiles with the same key are equal."""
+    return json.dumps([profile.model_dump_json(), secrets(profile)])
 
 
 def _changed(profile: Slurm, changes: Mapping[str, Any]) -> Slurm:

@@ -5,13 +5,17 @@ after sbatch, before it could record the job ids, no job is lost, and no cell th
 submitted twice.
 
 submission.json   the array: its profile, and the cells of each index
+environment.sh    the environment variables of its profile, whose values stand nowhere else
 *_submitted.pkl   what submitit starts, one per job
 *_submission.sh   the script that was passed to sbatch
 *_log.*           output from outside the cells
+
+The directories are for this user only: submitit's files are pickles, so whoever writes to one runs code.
 """
 
 import fcntl
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,12 +23,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from harness.config.errors import ConfigError, explain
-from harness.records.files import write_atomically
+from harness.records.files import make_private, write_atomically
+from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
-from launch.slurm.arrays import Layout, Submission, parameters, python
+from launch.slurm.arrays import ENVIRONMENT, Layout, Submission, exports, parameters, python
 from launch.slurm.queue import Job, Jobs, accounted, queued
 
 if TYPE_CHECKING:
@@ -66,7 +71,7 @@ class Submissions:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only shell that submits jobs from this runs directory; waits until another shell is done."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_private(self.root)
         with open(self.root / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -138,10 +143,12 @@ def read(folder: Path) -> Submission:
     """
     path = folder / "submission.json"
     try:
-        return Submission.model_validate_json(path.read_text(encoding="utf-8"))
+        submission = Submission.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         said = f"{path} was written by a different version of the code ({explain(error)})"
         raise ConfigError(f"submissions: {said}; wait for its jobs or scancel --name={folder.name}") from None
+    saved = _saved_environment(folder)
+    return submission if saved is None else _with_environment(submission, saved)
 
 
 def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str]) -> list[str]:
@@ -154,6 +161,8 @@ def send(submission: Submission, folder: Path, runs: Runs, after: Sequence[str])
 
     # The directory may already exist and be empty, if a shell died right after this line; its name is then still free.
     folder.mkdir(parents=True, exist_ok=True)
+    if submission.profile.environment:
+        write_atomically(folder / ENVIRONMENT, "\n".join(exports(secrets(submission.profile))) + "\n")
     write_atomically(folder / "submission.json", submission.model_dump_json(indent=1))
     executor = submitit.SlurmExecutor(folder, max_num_timeout=MOST_TIMEOUTS, python=python(submission.profile))
     executor.update_parameters(**parameters(submission, folder, after))
@@ -189,8 +198,29 @@ def complete(submissions: Submissions, jobs: Jobs) -> None:
             delayed.dump(pickle)
 
 
+def secrets(profile: Slurm) -> dict[str, str]:
+    """The environment variables of a profile, with their values."""
+    return {name: value.get_secret_value() for name, value in profile.environment.items()}
+
+
+def _saved_environment(folder: Path) -> dict[str, SecretStr] | None:
+    """The variables that `send` wrote down; None if the profile has none."""
+    path = folder / ENVIRONMENT
+    if not path.exists():
+        return None
+    words = shlex.split(path.read_text(encoding="utf-8"))
+    pairs = (word.split("=", maxsplit=1) for word in words if word != "export")
+    return {name: SecretStr(value) for name, value in pairs}
+
+
+def _with_environment(submission: Submission, environment: dict[str, SecretStr]) -> Submission:
+    profile = submission.profile.model_copy(update={"environment": environment})
+    return submission.model_copy(update={"profile": profile})
+
+
 def _bundle(submission: Submission, index: int, runs: Runs) -> "Bundle":
     from launch.slurm.bundle import Bundle
 
     cells = [(runs.root / "cells" / cell).resolve() for cell in submission.jobs[index]]
-    return Bundle(cells, at_once=Layout.of(submission).at_once, profile=submission.profile)
+    profile = _with_environment(submission, {}).profile  # the script has set the variables before
+    return Bundle(cells, Layout.of(submission).at_once, profile, submission.trusted)

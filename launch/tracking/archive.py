@@ -17,10 +17,8 @@ from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
 from harness.records.files import replacing
 from launch.planning.grid import parse_assignment
-from launch.planning.runs_folder import Runs
+from launch.planning.runs_folder import ANYWHERE, Runs
 
-ANYWHERE = "PATH"
-"""Stands for the folder of a data set."""
 DEFINITIONS = re.compile(r"cells/[\w.-]+/(cell|tuned)\.json|grids/[\w.-]+/grid\.json")
 RECORDS = re.compile(
     r"cells/[\w.-]+/(status\.json|scores\.jsonl|attempts/\d+/(record\.jsonl|exit\.json))"

@@ -8,12 +8,14 @@ counting, the same rows are sent again with their recorded times, and MLflow sto
 import json
 import math
 import os
+import re
 import select
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
+from urllib.parse import unquote
 
 from harness.commands.console import report_damage
 from harness.config.cells import Cell, TrainCell
@@ -61,8 +63,16 @@ def sync_once(runs: Runs, grid: str) -> tuple[int, list[str]]:
     try:
         return _sync(runs, grid)
     except (MlflowException, SQLAlchemyError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"MLflow at {runs.tracking_uri} does not answer: {said}") from None
+        message = f"MLflow at {runs.tracking_uri} does not answer: {str(error).splitlines()[0]}"
+        raise ConfigError(without_password(message, runs.tracking_uri)) from None
+
+
+def without_password(text: str, uri: str) -> str:
+    """The text with the password of the URI, as it is written there and decoded, replaced by asterisks."""
+    found = re.search(r"://[^:@/]*:(.+)@", uri)
+    for password in (found[1], unquote(found[1])) if found else ():
+        text = text.replace(password, "***")
+    return text
 
 
 def _sync(runs: Runs, grid: str) -> tuple[int, list[str]]:

@@ -34,7 +34,7 @@ def launch(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
         (["model=de-foo"], "model: 'de-foo' is not one of de-admm, de-grad, de-hqs, de-prox"),
         (["optimiser.lr=1e-4"], "no field 'optimiser'; allowed: "),
         (["steps=many"], "steps: "),
-        (["data.name=folder", "data.root=nowhere"], "data.root: no folder nowhere"),
+        (["data.name=folder", "data.root=nowhere"], f"data.root: no folder {REPOSITORY / 'nowhere'}"),
         (["global_batch_size=7"], "global_batch_size 7 is not divisible by world_size 2"),
         (["model=[]"], "grid.model: an axis needs at least one value"),
         (["precision=half"], "precision: "),
@@ -147,3 +147,12 @@ def test_one_cell_runs_alone_and_as_ranks_of_torchrun(tmp_path: Path) -> None:
     refused = launch("run", "demo/de-", *options)
     assert refused.returncode == 2
     assert "matches 8 cells of demo" in refused.stderr
+
+
+def test_others_cannot_change_what_a_launch_writes_whatever_the_umask(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("{name: small, baselines: [degraded], base: {data: {image_size: 32, test_images: 2}}}")
+    command = [sys.executable, "-m", "launch", "grid", str(grid), "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, umask=0)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.stat().st_mode & 0o022]

@@ -11,6 +11,7 @@ import yaml
 
 from harness.records.cell_folder import CellFolder
 from launch.planning.runs_folder import Runs
+from launch.slurm.submissions import secrets
 from tests.conftest import tiny_cell
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.helpers import PROFILE, all_finished, send, with_needed
@@ -41,7 +42,9 @@ def site(tmp_path: Path) -> Path:
 
 
 def write_profile(site: Path, **changes: object) -> None:
-    (site / "site.yaml").write_text(yaml.safe_dump({**PROFILE.model_dump(), **changes}))
+    (site / "site.yaml").write_text(
+        yaml.safe_dump({**PROFILE.model_dump(), "environment": secrets(PROFILE), **changes})
+    )
 
 
 def launch(site: Path, command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,7 @@ from harness.config.spec import Spec
 class BackpropSpec(Spec):
     """How the gradient is propagated through the fixed point."""
 
+    interface = "harness.implicit.backprop:Backprop"
     default_name = "jfb"
     finds_fixed_point: ClassVar[bool] = True
     """False if the method takes a fixed number of steps from the initial state."""

@@ -12,6 +12,7 @@ from harness.config.spec import Spec
 class BaselineSpec(Spec):
     """A reconstruction method that is not trained for the task; its parameters are tuned on the validation split."""
 
+    interface = "harness.models.baselines:Baseline"
     needs_denoiser: ClassVar[bool] = False
     """True if the method uses the pretrained denoiser."""
 

@@ -39,6 +39,7 @@ class Splits:
 class DataSpec(Spec):
     """Where the pictures come from and how they are split. The validation split is the end of the training split."""
 
+    interface = "harness.data.sources:Source"
     default_name = "pictures"
 
     image_size: int = Field(64, ge=11, le=4096)
@@ -178,8 +179,10 @@ def _image_files(folder: Path) -> list[Path]:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ValueError(f"data.root: {folder} cannot be read ({error.strerror})") from None
-    files = [path for path in visible if path.is_file()]
+    files = [path for path in visible if not path.is_dir()]
     for path in files:
+        if not path.is_file():
+            raise ValueError(f"data.root: {path} is not a regular file")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise ValueError(f"data.root: {path} is not an image (allowed: {' '.join(IMAGE_SUFFIXES)})")
     if len(files) < 3:

@@ -13,6 +13,7 @@ from harness.config.spec import Spec
 class MapSpec(Spec):
     """The map T(x; d) whose fixed point is the reconstruction."""
 
+    interface = "harness.models.maps:Map"
     iterated: ClassVar[bool] = True
     """False if T does not depend on x: one evaluation reconstructs, and no pretrained denoiser is plugged in."""
     damping: float = Field(0.45, gt=0, le=1)

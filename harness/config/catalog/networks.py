@@ -14,6 +14,7 @@ from harness.config.spec import Spec
 class NetworkSpec(Spec):
     """The residual network N of the denoiser D(x) = x - N(x). No BatchNorm: N lives inside a fixed point."""
 
+    interface = "torch.nn:Module"
     default_name = "dncnn"
     contractive: ClassVar[bool] = False
     """True where the architecture bounds the denoiser, given that every convolution has a norm of at most 1."""

@@ -14,6 +14,7 @@ from harness.config.spec import Spec
 class OptimizerSpec(Spec):
     """An optimizer of torch.optim."""
 
+    interface = "torch.optim:Optimizer"
     default_name = "adam"
 
     lr: PositiveFloat = 1e-3

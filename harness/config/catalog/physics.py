@@ -16,6 +16,7 @@ from harness.config.spec import Frozen, Spec
 class PhysicsSpec(Spec):
     """The forward operator A of d = A x + noise."""
 
+    interface = "harness.physics.base:Physics"
     default_name = "gaussian-blur"
 
     noise_std: NonNegativeFloat = 0.01

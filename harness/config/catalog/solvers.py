@@ -15,6 +15,7 @@ from harness.config.spec import Spec
 class AdjointSolverSpec(Spec):
     """A solver for the adjoint equation w = v + J^T w: a linear solver, or any fixed-point solver."""
 
+    interface = "harness.implicit.solvers:AdjointSolver"
     default_name = "anderson"
 
     tol: PositiveFloat | None = 1e-4
@@ -49,6 +50,8 @@ class CgNormal(AdjointSolverSpec):
 
 class SolverSpec(AdjointSolverSpec, Spec):
     """A fixed-point solver, for the forward solve and the adjoint solve alike."""
+
+    interface = "harness.implicit.solvers:Solver"
 
 
 class Picard(SolverSpec):

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 from harness.commands.reconstruct import SHIPPED
 from harness.records.cell_folder import CellFolder
+from harness.run import checkpoint
 from harness.run.cell import run_cell
 from harness.run.distributed import RankPosition
 from launch.planning.grid import plan, read_grid
@@ -98,6 +100,11 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "cell.json").write_text("{}")
     (tmp_path / "file").write_text("")
+    shutil.copytree(trained, tmp_path / "nan")
+    loaded = checkpoint.load_newest(trained / "weights", torch.device("cpu"))
+    assert loaded is not None
+    next(iter(loaded[1]["model"].values())).fill_(torch.nan)
+    checkpoint.save(tmp_path / "nan" / "weights", loaded[0] + 1, loaded[1], keep=0)
     out = tmp_path / "out"
     for images, cell, where, said in (
         ([tmp_path / "none.png"], trained, out, "IMAGE: .*none.png cannot be read"),
@@ -107,6 +114,7 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
         ([photograph], tmp_path, out, "cell: .* is not the directory of a cell"),
         ([photograph], tmp_path / "broken", out, "cell: .*broken has no trained weights that are whole"),
         ([photograph], tmp_path / "odd", out, "cell: .*odd/cell.json: model: a value is required"),
+        ([photograph], tmp_path / "nan", out, "cell: .*nan has trained weights that are not finite numbers"),
         ([photograph], trained, tmp_path / "file", "out: cannot write to .*file"),
         ([photograph], trained, Path("/proc"), r"out: cannot write to /proc \("),
     ):

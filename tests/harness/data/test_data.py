@@ -72,6 +72,45 @@ def test_without_room_on_the_node_the_pictures_are_read_where_they_lie(
     assert not list(folder.rglob("*.npy"))
 
 
+@pytest.mark.parametrize("planted", ["another user's", "open", "a link", "a link as lock"])
+def test_nothing_on_the_node_that_others_may_have_made_is_used(
+    planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cache, fast, precious = tmp_path / "cache", tmp_path / "fast", tmp_path / "precious"
+    private = fast / f"jfbench-{os.getuid()}"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    fast.mkdir()
+    if planted == "a link":
+        private.symlink_to(precious)
+    else:
+        private.mkdir(mode=0o700)
+    if planted == "another user's":
+        nobody = os.getuid() + 1
+        private.rename(fast / f"jfbench-{nobody}")
+        monkeypatch.setattr(os, "getuid", lambda: nobody)
+    if planted == "open":
+        private.chmod(0o777)
+    if planted == "a link as lock":
+        _load_sum(cache)
+        original = next(cache.glob("*.npy"))
+        seen = original.stat()
+        (private / f"{original.stem}-{seen.st_size}-{seen.st_mtime_ns}.lock").symlink_to(precious / "file")
+    assert _staged_file((cache, str(fast))).startswith(str(cache))
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"stage: {fast} on ")
+    assert "is not used: " in said
+    assert (precious / "file").read_text() == "mine"
+    assert not list(tmp_path.rglob("fast/**/*.npy"))
+    assert sorted(path.name for path in precious.iterdir()) == ["file"]
+
+
+def test_the_copy_on_the_node_is_private(tmp_path: Path) -> None:
+    (tmp_path / "fast").mkdir()
+    copy = Path(_staged_file((tmp_path / "cache", str(tmp_path / "fast"))))
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_test_pixel_is_trained_on(tmp_path: Path) -> None:
     data = load(SPEC, tmp_path)
     assert not set(data.test) & (set(data.train) | set(data.validation))
@@ -218,6 +257,41 @@ def test_a_broken_image_leaves_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.root: .*004\.png"):
         load(Folder(root=tmp_path / "images", image_size=16), tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def frames(folder: Path, first: int) -> list[Path]:
+    """Six uncompressed pictures, all of the same size in bytes."""
+    folder.mkdir()
+    paths = [folder / f"{index}.bmp" for index in range(6)]
+    for index, path in enumerate(paths):
+        Image.new("RGB", (20, 20), (first + index, 0, 0)).save(path)
+        os.utime(path, ns=(1, 1))
+    return paths
+
+
+def test_equally_sized_files_of_two_folders_are_not_confused(tmp_path: Path) -> None:
+    for name, first in (("a", 10), ("b", 100)):
+        frames(tmp_path / name, first)
+        pixels = load(Folder(root=tmp_path / name, image_size=16), tmp_path / "cache").pixels
+        assert [int(p[0, 0, 0]) for p in pixels] == list(range(first, first + 6))
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_decoded_again(tmp_path: Path) -> None:
+    spec, paths = Folder(root=tmp_path / "a", image_size=16), frames(tmp_path / "a", 10)
+    assert load(spec, tmp_path / "cache").pixels[0, 0, 0, 0] == 10
+    (newest,) = (tmp_path / "cache").glob("*.npy")
+    Image.new("RGB", (20, 20), (200, 0, 0)).save(paths[0])
+    os.utime(paths[0], ns=(1, 1))
+    assert load(spec, tmp_path / "cache").pixels[0, 0, 0, 0] == 200
+    load(spec, tmp_path / "cache")
+    assert len(set((tmp_path / "cache").glob("*.npy")) - {newest}) == 1, "what did not change is decoded once"
+
+
+def test_what_is_no_regular_file_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "images", 5)
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    with pytest.raises(ValueError, match=r"^data\.root: .*pipe\.png is not a regular file$"):
+        Folder(root=tmp_path / "images").files()
 
 
 def test_celeba_is_split_as_in_the_paper(celeba: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import multiprocessing
+import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from harness.data.batches import Loader
 from harness.data.dataset import load
 from harness.measure.clock import Clock
 from harness.models.build_model import build_network
-from harness.run.distributed import RankPosition, data_parallel, gather, process_group
+from harness.run.distributed import RankPosition, data_parallel, gather, gather_values, process_group
 from harness.training.loop import train
 from harness.training.task import train_task
 from tests.conftest import tiny_cell
@@ -68,11 +70,19 @@ def losses(fields: dict[str, Any], place: RankPosition, cache: Path) -> list[flo
     return [sum(column) / len(column) for column in zip(*gather(local, CPU), strict=True)]
 
 
+def listening() -> list[str]:
+    """The addresses at which this process listens, in the notation of /proc/net: little-endian hexadecimal."""
+    mine = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]
+
+
 def rank_main(rank: int, world_size: int, folder: Path) -> None:
     """One rank: all cases, one after the other, in one process group."""
     torch.set_num_threads(1)
     place = RankPosition(rank, world_size, rank, world_size, launch="test")
     with process_group(place, CPU, folder):
+        (folder / f"listening-{rank}.json").write_text(json.dumps(listening()))
         measured = {name: losses(fields, place, folder) for name, fields in cases().items()}
     if rank == 0:
         (folder / "losses.json").write_text(json.dumps(measured))
@@ -93,6 +103,38 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, li
             assert process.exitcode == 0
         found[world_size] = json.loads((folder / "losses.json").read_text())
     return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
+def test_the_ranks_of_one_node_listen_on_the_loopback_interface_only(
+    measured: dict[int, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = [
+        json.loads(path.read_text()) for path in tmp_path_factory.getbasetemp().glob("world[23]*/listening-*.json")
+    ]
+    assert sum(map(len, found)) > 5, "the stores, and gloo in every rank"
+    assert {address for addresses in found for address in addresses} == {"0100007F"}
+
+
+def test_ranks_exchange_plain_data_and_no_objects(tmp_path: Path) -> None:
+    value = {"slot": {3: torch.arange(4)}, "scores": [1.5, float("-inf")], "name": "x", "nothing": None}
+    with process_group(RankPosition(0, 1, 0, 1), CPU, tmp_path):
+        (found,) = gather_values(value, CPU)
+        assert found.pop("slot")[3].tolist() == [0, 1, 2, 3]
+        assert found == {"scores": [1.5, float("-inf")], "name": "x", "nothing": None}
+        with pytest.raises(pickle.UnpicklingError):
+            gather_values(Touch(tmp_path / "ran"), CPU)
+    assert not (tmp_path / "ran").exists()
+
+
+@dataclass
+class Touch:
+    """An object whose unpickling makes a file."""
+
+    path: Path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case != "float32"])

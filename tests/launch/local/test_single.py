@@ -1,5 +1,8 @@
 """`launch run GRID/CELL` finds the cell that was launched, and plans one of a grid that was not."""
 
+import os
+from collections.abc import Collection
+
 import pytest
 
 from harness.config.errors import ConfigError
@@ -8,13 +11,14 @@ from launch.local import single as alone
 from launch.planning.grid import override, parse_assignment, plan, read_grid
 from launch.planning.runs_folder import Runs
 from launch.planning.selection import find_cell
+from tests.conftest import tiny_cell
 
 CHANGES = ["steps=77", "world_size=1"]
 
 
 @pytest.fixture(autouse=True)
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def name(folder: CellFolder) -> str:
+    def name(folder: CellFolder, trusted: Collection[str]) -> str:
         return folder.cell_id
 
     monkeypatch.setattr(alone, "run_here", name)
@@ -47,3 +51,21 @@ def test_a_cell_of_a_grid_that_was_never_launched_is_planned(runs: Runs) -> None
     finish_denoiser(runs, "de-prox_jfb")
     found = alone.run_alone(runs, "demo/de-prox_jfb", CHANGES)
     assert runs.cell(found).cell().model_dump()["steps"] == 77
+
+
+def test_a_cell_in_the_runs_directory_names_only_classes_of_trusted_packages(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = tiny_cell(model={"name": "theirs.maps:Map", "damping": 1}, world_size=2)
+    runs.cell(cell.cell_id).plan(cell)
+    with pytest.raises(ConfigError, match=r"^model: theirs\.maps:Map is code that .*; --trust theirs runs it$"):
+        alone.run_alone(runs, cell.cell_id, [])
+    finish_denoiser(runs, cell.cell_id)
+
+    def execv(program: str, arguments: list[str]) -> None:
+        raise RuntimeError(" ".join(arguments))
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(RuntimeError, match=r"--trust theirs$"):  # torchrun's ranks are told
+        alone.run_alone(runs, cell.cell_id, [], ["theirs"])

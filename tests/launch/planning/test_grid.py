@@ -168,6 +168,42 @@ def test_the_home_directory_is_written_out(tmp_path: Path, monkeypatch: pytest.M
     assert {cell.data.parameters()["root"] for cell in plan(declared)} == {tmp_path / "photos"}
 
 
+def test_the_same_relative_path_in_two_places_is_two_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for place in ("a", "b"):
+        photos = tmp_path / place / "photos"
+        photos.mkdir(parents=True)
+        for number in range(3):
+            (photos / f"{number}.png").touch()
+        monkeypatch.chdir(tmp_path / place)
+        declared = with_overrides(
+            grid(base={"global_batch_size": 1, "pool": None}), "data.name=folder", "data.root=photos"
+        )
+        found.append({cell.cell_id for cell in plan(declared)})
+        assert {cell.data.parameters()["root"] for cell in plan(declared)} == {photos.resolve()}
+    assert not found[0] & found[1]
+    (tmp_path / "link").symlink_to(photos)
+    through_link = with_overrides(declared, f"data.root={tmp_path}/link")
+    assert {cell.cell_id for cell in plan(through_link)} == found[1]
+
+
+def test_a_key_given_twice_and_two_names_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: test\nbase:\n  steps: 10\n  seed: 1\n  steps: 20\n")
+    with pytest.raises(ConfigError, match=r"^grid: .*twice.yaml is not valid YAML: 'steps' is given twice .*line 5"):
+        read_grid(str(path))
+    with pytest.raises(ConfigError, match="model"):
+        parse_assignment("model={name: de-prox, name: de-hqs}")
+    with pytest.raises(ConfigError, match=r"^name: input should be a valid string \(got \['a', 'b'\]\)$"):
+        with_overrides(grid(), "name=a,b")
+
+
+def test_a_merge_key_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("name: test\nbase:\n  optimizer: &a {lr: 1}\n  schedule: &b {<<: *a, lr: 2}\n  model: {<<: *b}\n")
+    assert read_grid(str(path)).base["model"] == {"lr": 2}
+
+
 BLOCKS = [
     {"grid": AXES},
     {"base": {"backprop": "unrolled", "optimizer.lr": 0.01, "steps": 7}, "grid": {"model": ["de-grad"]}},

@@ -37,6 +37,7 @@ def test_the_generic_template_names_the_defaults() -> None:
         ("executor: slurm\nparttion: gpu", "no field 'parttion'; allowed: checkpoint_every, "),
         ("executor: slrum", "executor: must be one of local, debug, slurm (got 'slrum')"),
         ("- slurm", "executor: must be one of local, debug, slurm"),
+        ("executor: slurm\ncpus: 2\ncpus: 4", "'cpus' is given twice in line 3, column 1"),
         ("executor: [", "is not valid YAML"),
         ("executor: slurm\npartition: gpu; rm -rf ~", "partition: string should match pattern"),
         ("executor: slurm\naccount: $(id)", "account: string should match pattern"),

@@ -57,6 +57,12 @@ def test_a_large_grid_is_cut_into_arrays_and_short_cells_share_jobs() -> None:
     assert len({array.name for array in arrays}) == 3
 
 
+def test_an_array_records_which_packages_its_cells_named_when_they_were_planned() -> None:
+    (array,) = arranged([*cells(2), tiny_cell(model={"name": "mine.maps:Map"})], [])
+    assert array.trusted == ["mine"]
+    assert Submission.model_validate_json(array.model_dump_json()).trusted == ["mine"]
+
+
 def test_the_same_cells_get_the_same_name_with_the_next_number() -> None:
     (first,) = arranged(cells(2), [])
     assert arranged(cells(2), [])[0].name == first.name
@@ -138,7 +144,7 @@ export MALLOC_MMAP_THRESHOLD_=1073741824
 export MALLOC_TRIM_THRESHOLD_=1073741824
 export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=8
-export WORDS='it'"'"'s two'
+. /runs/s/environment.sh || exit 1  # sets WORDS
 
 # command
 export SUBMITIT_EXECUTOR=slurm

@@ -12,6 +12,7 @@ from analysis.reading.load import load
 from analysis.sections.accuracy import accuracy_frame
 from harness.config.cells import PretrainCell
 from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellStatus
 from harness.records.events import Step
 from harness.run.cell import run_cell
 from harness.run.distributed import RankPosition
@@ -127,6 +128,16 @@ def test_an_archived_cell_runs_again_with_the_same_losses(runs: Runs, tmp_path: 
     assert (found.steps, found.loss, found.psnr) == (4, 0.0, 0.0)
     finished = [folder for folder in again.cells_of("packed") if folder.status().state == "finished"]
     assert sorted(isinstance(folder.cell(), PretrainCell) for folder in finished) == [False, True]
+
+
+def test_an_archived_cell_names_only_classes_of_trusted_packages(tmp_path: Path) -> None:
+    theirs, cell = Runs(tmp_path / "theirs"), tiny_cell(model="theirs.maps:Map")
+    theirs.write_plan(Grid(name="g"), [cell])
+    theirs.cell(cell.cell_id).write_status(CellStatus(state="finished"))
+    pack(theirs, "g", tmp_path / "a.tar.xz")
+    with pytest.raises(ConfigError, match=r"^model: theirs.maps:Map is code that .* --trust theirs runs it$"):
+        rerun(tmp_path / "a.tar.xz", cell.cell_id, {}, Runs(tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
 
 
 def test_another_result_is_seen(runs: Runs) -> None:
