@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.console import TrustOption
+
 
 def fixed_points(
     cells: Annotated[list[Path], typer.Argument(metavar="CELL...", help="Directories of finished training cells.")],
     pictures: Annotated[int, typer.Option(min=1, help="Number of validation pictures.")] = 32,
+    trust: TrustOption = None,
 ) -> None:
     """Search the fixed point at each validation picture, before and after training, to a residual of 1e-10 in float64.
 
@@ -30,7 +33,7 @@ def fixed_points(
         table.add_column(column, justify="left" if column in ("cell", "training") else "right")
     for path in cells:
         for trained in (False, True):
-            found = list(search(CellFolder(path), trained, pictures))
+            found = list(search(CellFolder(path), trained, pictures, trust or ()))
             table.add_row(
                 path.name,
                 "after" if trained else "before",

@@ -1,7 +1,7 @@
 """Searches the fixed points of a trained map, and of the same map before training, by Newton's method in float64."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,13 +35,15 @@ class Search:
     seconds: float
 
 
-def search(folder: CellFolder, trained: bool, pictures: int) -> Iterator[Search]:
+def search(folder: CellFolder, trained: bool, pictures: int, trusted: Collection[str] = ()) -> Iterator[Search]:
     """Search at the first `pictures` validation pictures, one by one.
 
+    `trusted` are the packages whose classes the cell may name.
+
     Raises:
-        ConfigError: the cell trains no map, or its weights or pictures are missing.
+        ConfigError: the cell trains no map, names a class of another package, or its weights or pictures are missing.
     """
-    cell, model = _model(folder, trained)
+    cell, model = _model(folder, trained, trusted)
     try:
         dataset = load(cell.data, folder.decoded_data)
     except ValueError as error:
@@ -66,8 +68,8 @@ def search(folder: CellFolder, trained: bool, pictures: int) -> Iterator[Search]
         )
 
 
-def _model(folder: CellFolder, trained: bool) -> tuple[TrainCell, Equilibrium]:
-    cell, model = trained_model(folder.path)
+def _model(folder: CellFolder, trained: bool, trusted: Collection[str]) -> tuple[TrainCell, Equilibrium]:
+    cell, model = trained_model(folder.path, trusted)
     if not cell.iterates:
         raise ConfigError(f"CELL: {folder.path} trains a feed-forward network, which has no fixed point")
     if trained:

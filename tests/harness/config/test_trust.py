@@ -95,7 +95,7 @@ def foreign(tmp_path: Path) -> CellFolder:
 REFUSED = r"network: foreign.networks:Small is code that does not come with jfbench; --trust foreign runs it"
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "score"])
+@pytest.mark.parametrize("command", ["reconstruct", "score", "fixed-points"])
 def test_a_foreign_cell_runs_no_code_unless_its_package_is_trusted(command: str, foreign: CellFolder) -> None:
     home = foreign.runs_root
     what = ["picture.png", "--cell", str(foreign.path)] if command == "reconstruct" else [str(foreign.path)]
