@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from harness.config.cells import BaselineCell, PretrainCell, TrainCell
+from harness.config.cells import BaselineCell, PretrainCell, TimingCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.data.batches import Batch, Loader
 from harness.data.dataset import load
@@ -33,11 +33,12 @@ def measure_again(folder: CellFolder, pictures: int, longer: int) -> list[AnyEve
     The result is empty if both were done before, on at least as many pictures.
 
     Raises:
-        ConfigError: the cell is a pretraining cell, or its weights or pictures are missing.
+        ConfigError: the cell reconstructs nothing, or its weights or pictures are missing.
     """
     cell = folder.cell()
-    if isinstance(cell, PretrainCell):
-        raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it pretrains a denoiser")
+    if isinstance(cell, PretrainCell | TimingCell):
+        does = "pretrains a denoiser" if isinstance(cell, PretrainCell) else "times methods"
+        raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it {does}")
     data = cell.data.model_copy(update={"test_images": pictures})
     try:
         dataset = load(data, folder.decoded_data)
