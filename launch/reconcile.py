@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.commands.console import report_damage
-from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TrainCell, in_order
+from harness.config.cells import ACCELERATOR_ONLY, Cell, PretrainCell, TimingCell, TrainCell, in_order
 from harness.config.errors import ConfigError
 from harness.config.trust import packages_of
 from harness.records.cell_folder import CellFolder
@@ -231,11 +231,15 @@ def _scripts(runs: Runs, grid: Grid, cells: list[Cell], profile: Slurm) -> list[
 def _steps(cell: Cell) -> int:
     if isinstance(cell, TrainCell):
         return cell.steps
+    if isinstance(cell, TimingCell):
+        return cell.rounds
     return cell.pretraining.steps if isinstance(cell, PretrainCell) else 0
 
 
 def _evaluations(cell: Cell) -> int:
     """Upper limit of the network's evaluations in training: per picture and step, max_steps plus 3 for the gradient."""
+    if isinstance(cell, TimingCell):
+        return sum(map(_evaluations, cell.trainings.values()))
     per_step = cell.solver.max_steps + 3 if isinstance(cell, TrainCell) else 3
     batch = 0 if not isinstance(cell, TrainCell | PretrainCell) else cell.global_batch_size
     return _steps(cell) * per_step * batch

@@ -21,15 +21,15 @@ def caption(data: GridData, cells: pd.DataFrame, split: str = "test") -> str:
     """One line with the data, protocol, device, seeds, ranks, steps and commit of cells that were scored on a split."""
     if cells.empty:
         return "No cell of this kind is finished."
-    trained = cells[cells["kind"] == "train"]
     test = data.evaluations[data.evaluations["split"] == split]
     sizes = test[test["cell_id"].isin(cells["cell_id"])].groupby("cell_id")["picture"].nunique()
+    pictures = "validation pictures" if split == "validation" else "test pictures"
     source = f"Data: {_join(map(short, cells['data']))}, {_join(cells['data.image_size'])} px"
     parts = [
-        f"{source}, {_join(sizes)} {'validation' if split == 'validation' else 'test'} pictures",
+        source + (f", {_join(sizes)} {pictures}" if len(sizes) else ""),
         _protocols(cells),
         f"device: {_join(cells['device'])}",
-        f"trained: {_training(trained)}" if len(trained) else "nothing trained",
+        _training(cells),
         f"commit: {_join(commits(cells))}",
     ]
     return "; ".join(parts) + "."
@@ -87,7 +87,7 @@ def _overrides(shipped: str, declared: Mapping[str, Any]) -> list[str] | None:
 
 def _leaves(grid: dict[str, Any]) -> dict[str, Any]:
     """The parts of a grid under their names on the command line: dotted fields of the base, axes, and baselines."""
-    leaves = {"name": grid["name"], "baselines": grid["baselines"], **grid["grid"]}
+    leaves = {"name": grid["name"], "baselines": grid["baselines"], "timing": grid.get("timing"), **grid["grid"]}
     return {**dict(flatten(grid["base"])), **leaves}
 
 
@@ -121,11 +121,16 @@ def _rounded(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) and value == value else value
 
 
-def _training(trained: pd.DataFrame) -> str:
-    return (
-        f"{_join(trained['steps'])} steps, global batch {_join(trained['global_batch_size'])}, "
-        f"seed {_join(trained['seed'], ', ')}, world size {_join(trained['world_size'])}"
-    )
+def _training(cells: pd.DataFrame) -> str:
+    """How the models were trained or, if the cells only time methods, how these were timed."""
+    for kind, done in (("train", "trained"), ("timing", "timed")):
+        some = cells[cells["kind"] == kind]
+        if len(some):
+            return (
+                f"{done}: {_join(some['steps'])} steps, global batch {_join(some['global_batch_size'])}, "
+                f"seed {_join(some['seed'], ', ')}, world size {_join(some['world_size'])}"
+            )
+    return "nothing trained"
 
 
 def _join(values: Iterable[Any], separator: str = " / ") -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from analysis.reading import methods
 from analysis.reading.methods import Config, Name
 from harness.config.catalog.metrics import MetricSpec, catalog_metrics
-from harness.config.cells import BaselineCell, Cell, TrainCell
+from harness.config.cells import BaselineCell, Cell, ModelCell, TimingCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import (
@@ -26,6 +26,7 @@ from harness.records.events import (
     GradientError,
     Longer,
     Probe,
+    Round,
     Search,
     Start,
     Step,
@@ -45,6 +46,8 @@ FIDELITY_COLUMNS = ("cell_id", "step", "status", "pictures", "forward_residual",
                     *GradientError.model_fields)  # fmt: skip
 PICTURE_GRADIENT_COLUMNS = ("cell_id", "step", "picture", "dominant_eigenvalue", "gradient",
                             *GradientError.model_fields)  # fmt: skip
+ROUND_COLUMNS = ("cell_id", "step", "place", "method", "backprop", "timed", "seconds", "nfe", "adjoint_nfe",
+                 "adjoint_unconverged")  # fmt: skip
 SEARCH_COLUMNS = ("cell_id", "parameter", "candidate", "psnr", "chosen", "interior", "trials")
 EVALUATION_COLUMNS = ("cell_id", "step", "split", "picture", "psnr", "nfe", "residual")
 
@@ -58,6 +61,8 @@ class GridData:
     """One row per cell, in the grid's order."""
     steps: pd.DataFrame
     """One row per training step; `attempt_step` counts from the start of its attempt."""
+    rounds: pd.DataFrame
+    """One row per timed round and method of the timing cells; `place` is the method's place in the cell."""
     evaluations: pd.DataFrame
     """One row per picture, split and step."""
     probes: pd.DataFrame
@@ -156,6 +161,7 @@ def load(runs: Runs, grid: str) -> GridData:
         name=grid,
         cells=pd.DataFrame(rows, dtype=object).set_index("cell_id", drop=False),
         steps=_frame(events, _step_rows, STEP_COLUMNS),
+        rounds=_round_frame(events, known),
         evaluations=_frame(events, _evaluation_rows, (*EVALUATION_COLUMNS, "diverged")),
         probes=_frame(events, _probe_rows, ("cell_id", *Probe.model_fields)),
         contractions=_frame(events, _contraction_rows, CONTRACTION_COLUMNS),
@@ -265,6 +271,7 @@ def _cell_row(cell_id: str, one: _Read, name: Name | None, config: Config) -> di
         "any_schedule": methods.key(config, without=("seed", "schedule")),
         "twin": methods.key(config, without=("seed", "model")),
         "protocol": methods.protocol(config),
+        "timed": methods.timed(config),
         **_attempts(one.events),
     }
     return row | {field: value for field, value in config.items() if field.startswith(("data.", "physics."))}
@@ -274,7 +281,7 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
     """The choices that a cell declares, by name; None if its kind of cell does not have the choice."""
     trained = cell if isinstance(cell, TrainCell) else None
     return {
-        "model": methods.short(trained.model.name) if trained else None,
+        "model": methods.short(cell.model.name) if isinstance(cell, ModelCell) else None,
         "backprop": methods.short(trained.backprop.name) if trained else None,
         "schedule": methods.short(trained.schedule.name) if trained else None,
         "baseline": methods.short(cell.baseline.name) if isinstance(cell, BaselineCell) else None,
@@ -282,9 +289,9 @@ def _choices(cell: Cell | None) -> dict[str, Any]:
         "iterates": trained.iterates if trained else False,
         "seed": cell.seed if cell else None,
         "world_size": cell.world_size if cell else None,
-        "steps": trained.steps if trained else None,
+        "steps": cell.steps if isinstance(cell, TrainCell | TimingCell) else None,
         "warm_up": trained.active_warm_up if trained and trained.active_warm_up < trained.steps else 0,
-        "global_batch_size": trained.global_batch_size if trained else None,
+        "global_batch_size": cell.global_batch_size if isinstance(cell, ModelCell) else None,
         "tol": _tolerance(trained) if trained else None,
     }
 
@@ -335,6 +342,24 @@ def _step_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
                 **{f"seconds_{phase}": value for phase, value in seconds.items()},
                 "seconds_total": event.duration,
             }
+
+
+def _round_frame(events: Mapping[str, list[AnyEvent]], cells: Mapping[str, Cell]) -> pd.DataFrame:
+    timing = {cell_id: cell for cell_id, cell in cells.items() if isinstance(cell, TimingCell)}
+    by_cell = {cell_id: _round_rows(cell, events[cell_id]) for cell_id, cell in timing.items()}
+    rows = [{"cell_id": cell_id, **row} for cell_id, found in by_cell.items() for row in found]
+    return pd.DataFrame(rows, columns=list(ROUND_COLUMNS))
+
+
+def _round_rows(cell: TimingCell, events: list[AnyEvent]) -> Iterable[dict[str, Any]]:
+    rounds = [event for event in events if isinstance(event, Round)]
+    for place, (method, training) in enumerate(cell.trainings.items()):
+        named = {"place": place, "method": methods.short(method), "backprop": methods.short(training.backprop.name)}
+        named["timed"] = methods.timed(methods.flat_config(training))
+        for event in rounds:
+            step = event.steps[method]
+            measured = step.model_dump(include={"nfe", "adjoint_nfe", "adjoint_unconverged"})
+            yield {"step": event.step, **named, "seconds": step.duration, **measured}
 
 
 def _evaluation_rows(events: list[AnyEvent]) -> Iterable[dict[str, Any]]:

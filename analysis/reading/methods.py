@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from harness.config.cells import BaselineCell, Cell, TrainCell
+from harness.config.cells import TIMED_ALIKE, BaselineCell, Cell, ModelCell, TimingCell, TrainCell
 from harness.config.dotted import flatten
 from harness.records.events import honest_name
 
@@ -63,6 +63,12 @@ def protocol(config: Config) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
+def timed(config: Config) -> str:
+    """A key that is equal for trainings whose steps a timing cell would not tell apart."""
+    kept = {f: value for f, value in config.items() if f.partition(".")[0] in {*TIMED_ALIKE, "backprop"}}
+    return json.dumps(kept, sort_keys=True)
+
+
 def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType({})) -> dict[str, Name]:
     """Name the method of each cell; returns cell_id to name.
 
@@ -98,7 +104,7 @@ def short(name: str) -> str:
 
 def _row(cell: Cell) -> tuple[str, str]:
     """What the cell's name starts with; only cells that agree in it must be distinguished further."""
-    if isinstance(cell, TrainCell):
+    if isinstance(cell, ModelCell):
         return cell.kind, cell.model.name if cell.iterates else cell.network.name
     return cell.kind, cell.baseline.name if isinstance(cell, BaselineCell) else cell.network.name
 
@@ -113,6 +119,8 @@ def _name(cell: Cell, config: Config, differing: list[str], usual: Config, cut: 
         # The literature calls a fixed number of steps of the same map deep unrolling, DU.
         model = re.sub("^de-", "du-", model) if backprop == "unrolled" else model
         return Name(model, " ".join([honest_name(backprop, cut), *settings]))
+    if isinstance(cell, TimingCell):
+        return Name(f"timing {short(cell.model.name)}", " ".join(settings))
     if isinstance(cell, BaselineCell):
         return Name(short(cell.baseline.name), " ".join(settings))
     return Name(f"pretrain {short(cell.network.name)}", " ".join(settings))
@@ -151,7 +159,7 @@ def _differing(configs: Collection[Config]) -> list[str]:
             head = field.partition(".")[0]
             among = str(config[f"{head}.name"]) if head in CHOICES and field != f"{head}.name" else ""
             values.setdefault(field, {}).setdefault(among, set()).add(repr(value))
-    named_already = {"seed", "model.name", "backprop.name", "baseline.name"}
+    named_already = {"seed", "model.name", "backprop.name", "baseline.name", "methods"}
     return [
         field
         for field, found in values.items()

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 NOTHING = "\N{EN DASH}"
-KEYS = ("method", "family", "tuned_family", "protocol", "study")
+KEYS = ("method", "family", "tuned_family", "protocol", "study", "timed")
 """Columns of a frame that only say which rows belong together."""
 INFINITY = "\N{INFINITY}"
 

@@ -17,6 +17,7 @@ from analysis.sections import (
     schedules,
     searches,
     time_to_target,
+    timing,
 )
 
 SECTIONS: tuple[SectionMaker, ...] = (
@@ -25,6 +26,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     all_pictures.section,
     paper.section,
     cost.section,
+    timing.section,
     budgets.section,
     time_to_target.section,
     fidelity.contraction_section,

@@ -17,10 +17,13 @@ from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import reference_lines, trained_by_jfb
+from analysis.sections.timing import timing_frame
 
 FIRST_STEPS = 5
 """Steps that are not timed at the start of every attempt, but never more than half of the attempt's steps."""
 
+NOT_INTERLEAVED = "not interleaved"
+"""What a ratio of times is called that does not come from a timing cell."""
 MIB = 2.0**-20
 PHASE_COLOURS = ("#332288", "#88CCEE", "#DDCC77", "#44AA99", "#DDDDDD", "#882255", "#CC6677", "#AA4499")
 """Paul Tol's muted scheme: color-blind readers can distinguish it, and it differs from the colors of the methods."""
@@ -38,7 +41,7 @@ COLUMNS = (
     Column("seconds_total_mean", "Step mean, ms", ",.1f", best="min", scale=1e3, rank=2),
     Column("seconds_total_p90", "Step p90, ms", ",.1f", scale=1e3, rank=9),
     Column("seconds_total_max", "Step max, ms", ",.1f", scale=1e3),
-    Column("ratio", "Step over jfb", ".2f", rank=2),
+    Column("ratio", "Step over jfb", ".2f", interval=("ratio_low", "ratio_high"), rank=2),
     *(_timed(phase, phase.replace("_", " ").capitalize()) for phase in PHASES),
     Column("gradient_seconds", "Gradient alone, ms", ",.1f", ("gradient_seconds_iqr",), scale=1e3, rank=7),
     Column("exposed_communication", "Exposed sync, ms", ".1f", scale=1e3, rank=8),
@@ -60,7 +63,7 @@ def cost_frame(data: GridData) -> pd.DataFrame:
     rows = [_row(data, cells) for _, cells in data.trained.groupby("method", sort=False)]
     frame = pd.DataFrame(rows)
     if len(frame):
-        frame["ratio"] = [_ratio_to_jfb(frame, row) for row in rows]
+        frame[["ratio", "ratio_low", "ratio_high"]] = [_ratio_to_jfb(data, frame, row) for row in rows]
     return frame
 
 
@@ -81,8 +84,10 @@ def cost_table(data: GridData) -> Table:
         "for slower ranks, add up to the step. With a pool, some steps solve in full and most only continue: the "
         "median shows the latter, and the mean counts both.",
         "Step over jfb is the mean step time divided by that of the same model and settings trained by jfb, except "
-        "that the learning rate may differ. Images/s is the global batch divided by the mean step time, that is, all "
-        "timed samples over all timed seconds. Compare ratios, not times, between machines.",
+        "that the learning rate may differ. With a 95 % interval, it comes from a timing cell, in which the methods "
+        f"take turns step by step. Without one it is {NOT_INTERLEAVED}: the methods were trained at different times, "
+        "so the load of the machine may have differed. Images/s is the global batch divided by the mean step time, "
+        "that is, all timed samples over all timed seconds. Compare ratios, not times, between machines.",
         "Gradient alone, exposed gradient synchronization, peak, saved bytes and GFLOP come from the probe, which "
         "computes one gradient on a fixed batch; the worst rank counts. a ± b is the median and the interquartile "
         "range of its repeats. GFLOP counts one rank.",
@@ -115,7 +120,7 @@ def _row(data: GridData, cells: pd.DataFrame) -> dict[str, Any]:
         row[name] = steps[name].mean()
     row["throughput"] = first["global_batch_size"] / row["seconds_total_mean"]
     row |= _probed(data.probes[data.probes["cell_id"].isin(cells["cell_id"])])
-    return row | context.columns(cells) | {name: first[name] for name in ("family", "tuned_family", "method")}
+    return row | context.columns(cells) | {name: first[name] for name in ("family", "tuned_family", "method", "timed")}
 
 
 def _probed(probes: pd.DataFrame) -> dict[str, float]:
@@ -131,11 +136,16 @@ def _probed(probes: pd.DataFrame) -> dict[str, float]:
     return {shown: float(probes[name].mean()) if len(probes) else math.nan for name, shown in names.items()}
 
 
-def _ratio_to_jfb(frame: pd.DataFrame, row: dict[str, Any]) -> float:
+def _ratio_to_jfb(data: GridData, frame: pd.DataFrame, row: dict[str, Any]) -> tuple[float, float, float]:
+    """The ratio of mean step times with its interval, which only a timing cell gives."""
+    interleaved = timing_frame(data)
+    if len(interleaved):
+        same = interleaved[(interleaved["timed"] == row["timed"]) & interleaved["ratio"].notna()]
+        if len(same):
+            return tuple(same[["ratio", "ratio_low", "ratio_high"]].iloc[0])
     same = trained_by_jfb(frame, row)
-    if same.empty:
-        return math.nan
-    return float(row["seconds_total_mean"] / same["seconds_total_mean"].iloc[0])
+    ratio = math.nan if same.empty else float(row["seconds_total_mean"] / same["seconds_total_mean"].iloc[0])
+    return ratio, math.nan, math.nan
 
 
 def cost_against_quality(data: GridData) -> Figure | None:
@@ -187,5 +197,5 @@ def phase_breakdown(cost: pd.DataFrame) -> Figure | None:
     sns.despine(canvas, left=True)
     axes.tick_params(axis="y", length=0)
     canvas.legend(loc="outside upper center", ncols=len(PHASES), frameon=False)
-    caption = "Means over ranks. The number is the mean step time relative to that of the same model trained by jfb."
+    caption = "Means over ranks. The number is the step over jfb of the table."
     return render("phases", "Where a step's time goes", caption, canvas)

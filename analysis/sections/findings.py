@@ -11,7 +11,7 @@ from analysis.reading import conditions as context
 from analysis.reading.load import GridData
 from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import compare, describe, interval
-from analysis.sections.cost import cost_frame
+from analysis.sections.cost import NOT_INTERLEAVED, cost_frame
 from analysis.sections.fidelity import contraction_frame, gradient_frame
 from analysis.sections.searches import distinct_searches
 
@@ -102,17 +102,25 @@ _VERDICTS: dict[str, tuple[Mark, str]] = {
 
 def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]:
     """What the other backprop methods gain over jfb and what they cost."""
-    ratios = dict(zip(cost["label"], cost["ratio"], strict=True)) if len(cost) else {}
+    prices = {row["label"]: _price(row) for row in cost.to_dict("records")}
     for backprop, rows in trained[trained["over_jfb"].notna()].groupby("backprop", sort=False) if len(trained) else []:
         parts = []
         for row in rows.to_dict("records"):
-            ratio = ratios.get(row["label"], math.nan)
-            price = "" if math.isnan(ratio) else f" at {ratio:.2f} times the mean step time"
+            price = prices.get(row["label"], "")
             parts.append(f"{row['label']} {_shown(row, 'over_jfb')}, {row['over_jfb_verdict']}{price}")
         better = int((rows["over_jfb_verdict"] == "better").sum())
         yield Finding(
             "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs.", f"{'; '.join(parts)}."
         )
+
+
+def _price(row: dict[Any, Any]) -> str:
+    """A method's mean step time relative to jfb's, with its interval if it comes from a timing cell."""
+    if math.isnan(row["ratio"]):
+        return ""
+    if math.isnan(row["ratio_low"]):
+        return f" at {row['ratio']:.2f} times the mean step time ({NOT_INTERLEAVED})"
+    return f" at {row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}] times the mean step time"
 
 
 def _twins(data: GridData) -> Iterator[Finding]:

@@ -6,9 +6,9 @@ from typing import get_args
 from page_parts import code, fields_table, is_model, prose, summary
 from pydantic import BaseModel
 
-from harness.config.cells import BaseCell, BaselineCell, PretrainCell, TrainCell
+from harness.config.cells import BaseCell, BaselineCell, PretrainCell, TimingCell, TrainCell
 from harness.config.spec import Imported, Spec
-from launch.planning.grid import Block, Grid
+from launch.planning.grid import Block, Grid, Timing
 
 TITLES = {
     "MapSpec": "Maps: `model`",
@@ -28,12 +28,14 @@ CELLS: dict[type[BaseCell], str] = {
     TrainCell: "Training cells",
     BaselineCell: "Baseline cells",
     PretrainCell: "Pretraining cells",
+    TimingCell: "Timing cells",
 }
 
 
 def grid_file_section() -> str:
     """The fields of a grid file itself."""
     parts = [fields_table(Grid, _link), "### Blocks { #block }", fields_table(Block, _link)]
+    parts += ["### Timing { #timing }", prose(summary(Timing)), fields_table(Timing, _link)]
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,7 @@
 This room does not need torch and imports no other room.
 """
 
-from harness.config.cells import BaselineCell, Cell, PretrainCell, Site, TrainCell, parse_cell
+from harness.config.cells import BaselineCell, Cell, PretrainCell, Site, TimingCell, TrainCell, parse_cell
 from harness.config.errors import ConfigError
 from harness.config.spec import Frozen, Imported, Spec
 
@@ -16,6 +16,7 @@ __all__ = [
     "PretrainCell",
     "Site",
     "Spec",
+    "TimingCell",
     "TrainCell",
     "parse_cell",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -15,16 +15,18 @@ from harness.config.catalog.data import DataSpec, Pictures
 from harness.config.catalog.maps import MapSpec
 from harness.config.catalog.metrics import MetricSpec
 from harness.config.catalog.networks import DnCNN, NetworkSpec
-from harness.config.catalog.optimization import Adam, Cosine, OptimizerSpec, ScheduleSpec
+from harness.config.catalog.optimization import Adam, Cosine, Fixed, OptimizerSpec, ScheduleSpec
 from harness.config.catalog.physics import GaussianBlur, PhysicsSpec
 from harness.config.catalog.solvers import Anderson, SolverSpec
-from harness.config.dotted import with_fields
+from harness.config.dotted import flatten, with_fields
 from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen
 from harness.config.tune import Tune
 
 ACCELERATOR_ONLY = frozenset({"tf32", "bfloat16"})
 """Precisions that CPUs lack or run 90 times slower (docs/numerics.md, section 10)."""
+SETTLING_ROUNDS = 5
+"""Rounds of a timing cell, after its warm-up, that are not timed."""
 
 
 MOST_STEPS = 10**7
@@ -223,41 +225,29 @@ class PretrainCell(BatchedCell):
         return f"pretrain_{_slug(self.network.name)}_s{self.seed}"
 
 
-class TrainCell(BatchedCell):
-    """Trains one model with one backprop method and one learning-rate schedule."""
+class ModelCell(BatchedCell):
+    """A cell that computes gradients of a model."""
 
-    kind: Literal["train"] = "train"
     model: MapSpec
     """The map T(x; d)."""
-    backprop: BackpropSpec = Jfb()
-    """How the gradient is propagated through the fixed point."""
-    schedule: ScheduleSpec = Cosine()
-    """Learning rate as a function of the step."""
     physics: PhysicsSpec = GaussianBlur()
     """The forward operator."""
     network: NetworkSpec = DnCNN()
     """The residual network N."""
     solver: SolverSpec = Anderson()
     """Solver of the forward fixed point."""
-    optimizer: OptimizerSpec = Adam()
-    """Optimizer and learning rate."""
     jacobian_penalty: PositiveFloat | None = None
     """Weight in the loss of the mean squared singular value of T's Jacobian at s* (Bai et al. 2021); null omits it."""
     compile: bool = False
     """Whether to compile T with torch.compile. Fused operations may round differently and a solve propagates that, so
     this field is part of the cell_id. Times relative to no compilation, measured only on one CPU core (`make bench`):
     T .8 to .9, T with its backward pass 1.0, `implicit` 1.2 to 1.5, after about 20 s of compilation."""
-    evaluation: Evaluation | None = Evaluation()
-    """Tolerance and length of the solves for scores, which use the cell's own solver; null uses those of training.
-    Methods with a fixed number of steps are scored after that number."""
     pool: Pool | None = Pool()
     """Persistent states; null starts every solve from the initial state."""
     loss: Literal["mse", "rmse"] = "mse"
     """Mean squared error, as in the paper, or the mean over pictures of each one's root mean squared error. Scores are
     means of decibels: a picture already at 42 dB counts in them as much as one at 28 dB, but hardly counts in the mean
     squared error, so training on mixed pictures with `mse` may sacrifice it."""
-    steps: int = Field(100, gt=0, le=MOST_STEPS)
-    """Training steps."""
     warm_up: NonNegativeInt = 40
     """Number of initial training steps that use JFB's gradient, with every backprop method that finds a fixed point. A
     map with a plugged-in denoiser is slightly expansive (spectral radius 1.01 to 1.05 on photographs), and JFB makes it
@@ -267,10 +257,49 @@ class TrainCell(BatchedCell):
     """Maximum norm of the whole gradient; null disables clipping. The default is the typical norm of JFB's gradient for
     pixels in [0, 1] with `mse`; with `rmse` that norm is about thirty times as large. The exact gradient is ten times
     as large as JFB's and heavy-tailed, and without clipping Adam turns its tail into larger steps."""
-    evaluate_every: PositiveInt = 50
-    """Training steps between two evaluations on the validation split."""
     pretraining: Pretraining = Pretraining()
     """How the denoiser was pretrained."""
+
+    @model_validator(mode="after")
+    def _pool_divides(self) -> Self:
+        if self.pool is not None and self.pool.size % self.global_batch_size:
+            raise PydanticCustomError(
+                "choice",
+                "pool.size {size} is not a multiple of global_batch_size {batch}",
+                {"size": self.pool.size, "batch": self.global_batch_size},
+            )
+        return self
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the model is a map that is iterated."""
+        return self.model.iterated
+
+    @cached_property
+    def needs(self) -> PretrainCell | None:
+        """The denoiser that the map starts from."""
+        if not self.iterates:
+            return None
+        return self.denoiser(self.network, self.physics, self.pretraining)
+
+
+class TrainCell(ModelCell):
+    """Trains one model with one backprop method and one learning-rate schedule."""
+
+    kind: Literal["train"] = "train"
+    backprop: BackpropSpec = Jfb()
+    """How the gradient is propagated through the fixed point."""
+    schedule: ScheduleSpec = Cosine()
+    """Learning rate as a function of the step."""
+    optimizer: OptimizerSpec = Adam()
+    """Optimizer and learning rate."""
+    evaluation: Evaluation | None = Evaluation()
+    """Tolerance and length of the solves for scores, which use the cell's own solver; null uses those of training.
+    Methods with a fixed number of steps are scored after that number."""
+    steps: int = Field(100, gt=0, le=MOST_STEPS)
+    """Training steps."""
+    evaluate_every: PositiveInt = 50
+    """Training steps between two evaluations on the validation split."""
     fidelity: Fidelity | None = None
     """Comparison of gradients with the exact one; null skips this long computation."""
     tune: Tune | None = None
@@ -281,16 +310,6 @@ class TrainCell(BatchedCell):
     def _tunes_with_other_seeds(self) -> Self:
         if self.tune is not None and self.seed in self.tune.seeds:
             raise PydanticCustomError("choice", "tune.seeds: {seed} is also a seed of the grid", {"seed": self.seed})
-        return self
-
-    @model_validator(mode="after")
-    def _pool_divides(self) -> Self:
-        if self.pool is not None and self.pool.size % self.global_batch_size:
-            raise PydanticCustomError(
-                "choice",
-                "pool.size {size} is not a multiple of global_batch_size {batch}",
-                {"size": self.pool.size, "batch": self.global_batch_size},
-            )
         return self
 
     @model_validator(mode="after")
@@ -325,11 +344,6 @@ class TrainCell(BatchedCell):
         return self
 
     @property
-    def iterates(self) -> bool:
-        """Whether the model is a map that is iterated."""
-        return self.model.iterated
-
-    @property
     def active_pool(self) -> Pool | None:
         """The pool; None if the backprop method has to start at the initial state."""
         return self.pool if self.backprop.finds_fixed_point else None
@@ -357,13 +371,6 @@ class TrainCell(BatchedCell):
             del identity["tune"]
             return identity
         return with_fields(identity, dict.fromkeys(self.tune.axes))
-
-    @cached_property
-    def needs(self) -> PretrainCell | None:
-        """The denoiser that the map starts from."""
-        if not self.iterates:
-            return None
-        return self.denoiser(self.network, self.physics, self.pretraining)
 
     @property
     def prerequisites(self) -> "tuple[Cell, ...]":
@@ -402,6 +409,84 @@ class TrainCell(BatchedCell):
         return tuned
 
 
+class TimedMethod(Frozen):
+    """One of the methods that a timing cell compares."""
+
+    backprop: BackpropSpec
+    """How the gradient is propagated through the fixed point."""
+    optimizer: OptimizerSpec = Adam()
+    """Optimizer and learning rate, which decide where the weights go and so how long later solves take."""
+
+
+class TimingCell(ModelCell):
+    """Times several backprop methods that take turns, step by step, on the same ranks and the same batches.
+
+    Each method trains a model of its own, at a constant learning rate. All models start from the same weights.
+    """
+
+    kind: Literal["timing"] = "timing"
+    methods: tuple[TimedMethod, ...]
+    """The methods that are compared, at least two."""
+    steps: int = Field(ge=2)
+    """Timed rounds. In each round, every method takes one step."""
+
+    @model_validator(mode="after")
+    def _methods_differ(self) -> Self:
+        listed = [method.backprop.name for method in self.methods]
+        if len({method.backprop for method in self.methods}) < max(2, len(listed)):
+            raise PydanticCustomError(
+                "choice",
+                "methods: at least two backprop methods, each once, are compared (got {listed})",
+                {"listed": ", ".join(listed) or "none"},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _methods_can_train(self) -> Self:
+        try:
+            assert self.trainings
+        except ValidationError as error:
+            raise PydanticCustomError("choice", "methods: {problem}", {"problem": explain(error)}) from None
+        return self
+
+    @property
+    def untimed(self) -> int:
+        """Rounds before the timed ones: the warm-up and the first solve of every batch of the pool, and a few more."""
+        batches = self.pool.size // self.global_batch_size if self.pool else 0
+        return max(self.warm_up, batches) + SETTLING_ROUNDS
+
+    @property
+    def rounds(self) -> int:
+        """All rounds, timed or not."""
+        return self.untimed + self.steps
+
+    @cached_property
+    def trainings(self) -> dict[str, TrainCell]:
+        """The training of each method, by the method's name."""
+        shared = {name: getattr(self, name) for name in ModelCell.model_fields if name != "kind"}
+        shared |= {"schedule": Fixed(), "steps": self.rounds}
+        named = zip(self._names, self.methods, strict=True)
+        return {
+            name: TrainCell(**shared, backprop=method.backprop, optimizer=method.optimizer) for name, method in named
+        }
+
+    @property
+    def label(self) -> str:
+        """The model and the seed."""
+        return f"timing_{_slug(self.model.name)}_s{self.seed}"
+
+    @property
+    def _names(self) -> list[str]:
+        """The name of each method; if several have the same, it is followed by the parameters in which they differ."""
+        specs = (method.backprop.model_dump(mode="json", serialize_as_any=True) for method in self.methods)
+        flat = [dict(flatten(spec)) for spec in specs]
+        return [_distinct_name(one, [other for other in flat if other["name"] == one["name"]]) for one in flat]
+
+
+TIMED_ALIKE = frozenset(ModelCell.model_fields) - {"kind", "seed", "operations", "warm_up", "gradient_clip"}
+"""The fields in which training cells must agree to be compared by one timing cell. The others change no step's cost."""
+
+
 class BaselineCell(BatchedCell):
     """Scores a method that is not trained for the task; its free parameters are tuned on the validation split."""
 
@@ -428,7 +513,7 @@ class BaselineCell(BatchedCell):
         return self.denoiser(self.network, self.physics, self.pretraining)
 
 
-Cell = PretrainCell | TrainCell | BaselineCell
+Cell = PretrainCell | TrainCell | TimingCell | BaselineCell
 
 
 _ADAPTER: TypeAdapter[Cell] = TypeAdapter(Annotated[Cell, Field(discriminator="kind")])
@@ -443,7 +528,7 @@ def parse_cell(fields: dict[str, Any]) -> Cell:
     try:
         return _ADAPTER.validate_python({"kind": "train", **fields})
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise ConfigError(explain(error, skip=1)) from None
 
 
 def in_order(cell: Cell) -> Iterator[Cell]:
@@ -456,3 +541,9 @@ def in_order(cell: Cell) -> Iterator[Cell]:
 def _slug(name: str) -> str:
     """The name as a part of a file name: for an import path, only the attribute."""
     return name.replace(":", ".").rpartition(".")[2] if ":" in name else name
+
+
+def _distinct_name(method: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
+    """The method's name and those of its flat parameters in which some namesake differs."""
+    differing = [key for key in method if any(other.get(key) != method[key] for other in namesakes)]
+    return " ".join([str(method["name"]), *(f"{key}={method[key]}" for key in differing)])

@@ -2,7 +2,6 @@
 
 from pydantic import ValidationError
 
-_KINDS = ("pretrain", "train", "baseline")
 LONGEST_VALUE = 120
 """Characters of a bad value that a message shows."""
 
@@ -11,11 +10,13 @@ class ConfigError(ValueError):
     """A user's mistake. The message is one line that names the field, the bad value and what is allowed."""
 
 
-def explain(error: ValidationError) -> str:
-    """The first error of a validation in one line: the field, the problem and the value."""
+def explain(error: ValidationError, skip: int = 0) -> str:
+    """The first error of a validation in one line: the field, the problem and the value.
+
+    `skip` leading parts of the field's path are left out: in a union of kinds, the first part only names the kind.
+    """
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in _KINDS]
-    field = ".".join(path)
+    field = ".".join(map(str, first["loc"][skip:]))
     if first["type"] == "missing":
         return f"{field}: a value is required"
     message = first["msg"][0].lower() + first["msg"][1:]

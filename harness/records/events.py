@@ -76,6 +76,16 @@ class Step(Event):
         return max(map(sum, zip(*self.seconds.values(), strict=True)))
 
 
+class Round(Event):
+    """One step of every method of a timing cell, taken one after the other on the same batch and the same ranks."""
+
+    event: Literal["round"] = "round"
+    step: int
+    """Number of the round. Those before the first recorded one were not timed."""
+    steps: dict[str, Step]
+    """The steps by method, in the order in which they were taken, which is random."""
+
+
 class Evaluation(Event):
     """The model, or a baseline, on one split."""
 
@@ -255,7 +265,9 @@ class End(Event):
     """Wall time of this attempt."""
 
 
-AnyEvent = Start | Step | Evaluation | Search | Probe | Contraction | Fidelity | Longer | Exposure | Checkpoint | End
+AnyEvent = (
+    Start | Step | Round | Evaluation | Search | Probe | Contraction | Fidelity | Longer | Exposure | Checkpoint | End
+)
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="event")])
 
 

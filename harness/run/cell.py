@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site, TrainCell
+from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site, TimingCell, TrainCell
 from harness.config.trust import require_trust
 from harness.data.batches import Loader
 from harness.data.dataset import load
@@ -19,6 +19,7 @@ from harness.records.cell_folder import CellFolder, CellStatus, State
 from harness.run.attempt import Attempt
 from harness.run.baseline_cell import run_baseline
 from harness.run.distributed import RankPosition, device_of, owned, process_group
+from harness.run.timing_cell import run_timing
 from harness.run.train_cell import run_training
 from harness.run.tuning import tuned
 
@@ -85,7 +86,7 @@ def _run(
         metrics = (*CATALOG, *cell.operations.metrics)
         attempt = Attempt(folder, position, device, loader, metrics, stop, status, record, surroundings)
         attempt.report()
-        state = run_baseline(attempt, cell) if isinstance(cell, BaselineCell) else run_training(attempt, cell)
+        state = _run_kind(attempt, cell)
         if state == "finished":
             attempt.end(time.time() - begin)
         if position.rank == 0:
@@ -93,6 +94,16 @@ def _run(
             attempt.report(message=reason)
             folder.end_attempt(state, reason)
     return state
+
+
+def _run_kind(attempt: Attempt, cell: Cell) -> State:
+    match cell:
+        case BaselineCell():
+            return run_baseline(attempt, cell)
+        case TimingCell():
+            return run_timing(attempt, cell)
+        case _:
+            return run_training(attempt, cell)
 
 
 def _hardware(device: torch.device) -> dict[str, object]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from harness.config.cells import BaselineCell, PretrainCell, TrainCell
+from harness.config.cells import BaselineCell, PretrainCell, TimingCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.config.trust import require_trust
 from harness.data.batches import Batch, Loader
@@ -36,13 +36,14 @@ def measure_again(folder: CellFolder, pictures: int, longer: int, trusted: Colle
     classes the cell may name.
 
     Raises:
-        ConfigError: the cell is a pretraining cell, names a class of another package, or its weights or pictures are
+        ConfigError: the cell reconstructs nothing, names a class of another package, or its weights or pictures are
             missing.
     """
     cell = folder.cell()
     require_trust(cell, trusted)
-    if isinstance(cell, PretrainCell):
-        raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it pretrains a denoiser")
+    if isinstance(cell, PretrainCell | TimingCell):
+        does = "pretrains a denoiser" if isinstance(cell, PretrainCell) else "times methods"
+        raise ConfigError(f"CELL: {folder.path} reconstructs nothing; it {does}")
     data = cell.data.model_copy(update={"test_images": pictures})
     try:
         dataset = load(data, folder.decoded_data)

@@ -2,26 +2,23 @@
 
 import time
 from collections import ChainMap
-from collections.abc import Iterator
-from itertools import chain
 
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.config.cells import PretrainCell, TrainCell
 from harness.data.batches import Batch
-from harness.implicit.solvers import Solution, Status
 from harness.measure.clock import Clock
 from harness.measure.probe import probe
-from harness.measure.step_time import with_waiting
 from harness.records.cell_folder import State
-from harness.records.events import Checkpoint, Cost, Exposure, Probe, Step
+from harness.records.events import Checkpoint, Cost, Exposure, Probe
 from harness.run import checkpoint
 from harness.run.attempt import Attempt
+from harness.run.combined_steps import combined_steps
 from harness.run.diagnostics import record_diagnostics
 from harness.run.distributed import data_parallel, gather, gather_values
 from harness.run.load_model import denoiser_weights
-from harness.training.loop import LocalStep, train
+from harness.training.loop import train
 from harness.training.sample_order import exposure
 from harness.training.task import Task, order_of, pretrain_task, train_task
 
@@ -29,7 +26,7 @@ from harness.training.task import Task, order_of, pretrain_task, train_task
 def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
     """Train, score and profile one model; return early after a checkpoint if the ranks agree to stop."""
     clock = Clock(attempt.device)
-    task = _task(attempt, cell, clock)
+    task = task_of(attempt, cell, clock)
     first = _resume(attempt, task)
     attempt.start(first)
     attempt.report(step=first, first_step=first, steps=task.steps, started=time.time(), message="")
@@ -45,7 +42,7 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
     def load(step: int) -> Batch:
         return attempt.loader.batch(task.sample_order.samples(step), cell.seed)
 
-    for step, stopping in _combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
+    for step, stopping in combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
         attempt.write(step)
         attempt.report_step(step)
@@ -67,7 +64,12 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
     return "finished"
 
 
-def _task(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> Task:
+def task_of(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> Task:
+    """What a cell trains on this rank.
+
+    Raises:
+        ValueError: there are too few training pictures, or the pretraining has not finished.
+    """
     train_count = len(attempt.loader.dataset.train)
     if cell.global_batch_size > train_count:
         raise ValueError(
@@ -79,70 +81,6 @@ def _task(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> Tas
         return pretrain_task(cell, train_count, share, attempt.device)
     denoiser = denoiser_weights(attempt.folder, cell.needs) if cell.needs else None
     return train_task(cell, denoiser, train_count, share, attempt.device, clock)
-
-
-def _combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
-    """Yield each step's results combined over all ranks, and whether any rank was asked to stop.
-
-    This costs one small gather per step, after the step's own synchronization.
-    """
-    for local in steps:
-        numbers, names = _rank_numbers(local)
-        everyone = gather([float(bool(attempt.stop())), *numbers.values(), *local.seconds.values()], attempt.device)
-        stopping = any(row[0] for row in everyone)
-        columns = list(zip(*everyone, strict=True))[1:]
-        ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))
-        diverged = gather_values(names, attempt.device) if any(ranks.pop("diverged")) else [[]]
-        busiest = ranks.pop("busiest")
-        yield (
-            Step(
-                time=time.time(),
-                step=local.step,
-                loss=_mean(ranks["loss"]),
-                penalty=_mean(ranks["penalty"]),
-                learning_rate=local.learning_rate,
-                gradient_norm=local.gradient_norm,
-                nfe=_mean(ranks["nfe"]),
-                nfe_imbalance=max(busiest) / _mean(busiest),
-                residual=max(ranks["residual"]),
-                diverged=sorted(chain(*diverged)),
-                adjoint_nfe=_mean(ranks["adjoint_nfe"]),
-                adjoint_residual=max(ranks["adjoint_residual"]),
-                unconverged=_mean(ranks["unconverged"]),
-                adjoint_unconverged=_mean(ranks["adjoint_unconverged"]) if min(ranks["has_tolerance"]) else None,
-                seconds=with_waiting({phase: ranks[phase] for phase in local.seconds}),
-                updated=local.updated,
-            ),
-            stopping,
-        )
-
-
-def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
-    """One rank's numbers for a step, and the indices of its diverged pictures."""
-    forward, adjoint = local.output.forward, local.output.adjoint
-    failed = forward.status == Status.DIVERGED
-    for solution in adjoint:
-        failed = failed | (solution.status == Status.DIVERGED)
-    names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
-    numbers = {
-        "loss": local.loss,
-        "penalty": local.penalty,
-        "nfe": float(forward.nfe.double().mean()),
-        "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
-        "residual": float(forward.residual.max()),
-        "adjoint_nfe": sum(float(solution.nfe.double().mean()) for solution in adjoint),
-        "adjoint_residual": max((float(solution.residual.max()) for solution in adjoint), default=0.0),
-        "unconverged": _share(forward),
-        "adjoint_unconverged": max((_share(solution) for solution in adjoint), default=0.0),
-        "has_tolerance": float(any(bool((solution.status != Status.FIXED_STEPS).any()) for solution in adjoint)),
-        "diverged": float(len(names)),
-    }
-    return numbers, names
-
-
-def _share(solution: Solution) -> float:
-    """The share of samples that ended at the largest number of steps."""
-    return float((solution.status == Status.MAX_STEPS).double().mean())
 
 
 def _resume(attempt: Attempt, task: Task) -> int:
@@ -184,10 +122,6 @@ def _probe(attempt: Attempt, task: Task, model: DistributedDataParallel, batch: 
     everyone = gather([float(getattr(cost, name)) for name in names], attempt.device)
     worst = dict(zip(names, (max(column) for column in zip(*everyone, strict=True)), strict=True))
     attempt.write(Probe(time=time.time(), step=task.steps, **worst))
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return sum(values) / len(values)
 
 
 def _record_exposure(attempt: Attempt, cell: TrainCell) -> None:

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from harness.config.cells import BaselineCell, TrainCell
 from harness.config.spec import Frozen, Spec
+from launch.planning.grid import Grid
 
 
 def describe_fields() -> Group:
     """The fields of a training cell, then the choices of every field that offers choices."""
     parts: list[Table | Text] = [Text("Fields of a cell", style="bold"), _table(TrainCell)]
-    for name, field in (TrainCell.model_fields | {"baselines": BaselineCell.model_fields["baseline"]}).items():
+    grid_fields = {"baselines": BaselineCell.model_fields["baseline"], "timing": Grid.model_fields["timing"]}
+    for name, field in (TrainCell.model_fields | grid_fields).items():
         for title, model in _described(name, field.annotation):
             parts += [Text(f"\n{title}", style="bold"), Text(_summary(model)), _table(model)]
     return Group(*parts)

@@ -4,6 +4,7 @@ name: demo
 base: {...}            fields that every cell shares
 grid: {model: [...]}   axes: every combination is a cell; a key may be dotted (optimizer.lr)
 baselines: [...]       methods without training, on the same pictures and physics
+timing: {steps: 50}    time the backprop methods against each other, taking turns step by step
 exclude: [{model: de-grad, backprop: unrolled}]
 tune: {axes: {optimizer.lr: [1e-4, 1e-3]}}   trials on validation pictures, by which each method is tuned
 blocks:                parts with their own fields and axes, in addition to those above
@@ -31,6 +32,7 @@ from harness.config.errors import ConfigError, explain
 from harness.config.spec import Frozen, imported_specs
 from harness.config.tune import Tune
 from launch.planning.dotted_fields import reaches, require_reach, with_reached
+from launch.planning.timing_cells import timing_cells
 from launch.planning.yaml_text import parse_yaml, read_yaml
 
 SHIPPED = resources.files("launch.grids")
@@ -51,6 +53,13 @@ class Block(Frozen):
     """Axes in addition to the grid's own; if both list the same field, the block's list is used."""
 
 
+class Timing(Frozen):
+    """Comparison of the backprop methods by time: they take turns, step by step, in one cell for each model."""
+
+    steps: int = Field(ge=2)
+    """Timed steps of each method."""
+
+
 class Grid(Frozen):
     """The content of a grid file."""
 
@@ -62,6 +71,8 @@ class Grid(Frozen):
     """Axes: each maps a field to the list of its values; every combination is a cell."""
     baselines: list[Any] = []
     """Methods without training."""
+    timing: Timing | None = None
+    """Time the backprop methods that share a model and all settings against each other; null does not."""
     exclude: list[dict[str, Any]] = []
     """Combinations to leave out: each maps fields to values, all of which must match; defaults are matched too."""
     tune: Tune | None = None
@@ -130,7 +141,7 @@ def parse_assignment(text: str) -> Assignment:
 
 
 def override(grid: Grid, assignments: Iterable[Assignment]) -> Grid:
-    """Apply command-line overrides, in any order; `name`, `baselines` and `tune` change the grid itself.
+    """Apply command-line overrides, in any order; `name`, `baselines`, `tune` and `timing` change the grid itself.
 
     An axis gets a new list, and so does a tuned field. A dotted field reaches every value of its axis that has the
     field, and the values that blocks declare.
@@ -157,6 +168,8 @@ def _assign(fields: dict[str, Any], field: str, values: list[Any]) -> None:
         fields["baselines"] = values[0] if is_one_list else values
     elif field == "tune":
         fields["tune"] = values[0]
+    elif field.partition(".")[0] == "timing":
+        fields["timing"] = with_field(fields, field, values[0] if len(values) == 1 else values)["timing"]
     elif fields["tune"] and field in fields["tune"]["axes"]:
         fields["tune"]["axes"][field] = values[0] if is_one_list else values
     elif with_axis := [part for part in (fields, *fields["blocks"]) if field in part["grid"]]:
@@ -224,7 +237,9 @@ def plan(grid: Grid) -> list[Cell]:
             raise ConfigError(f"exclude: no field {field!r}; allowed: {', '.join(TrainCell.model_fields)}")
     trained = [cell for part in grid.parts() for cell in _trained_cells(part, grid.exclude)]
     baselines = [cell for baseline in grid.baselines for cell in _baseline_cells(grid, baseline, trained)]
-    cells = list({cell.cell_id: cell for row in [*baselines, *trained] for cell in in_order(row)}.values())
+    models = (cell for cell in trained if isinstance(cell, TrainCell))
+    timed = timing_cells(grid.timing.steps, models) if grid.timing else []
+    cells = list({cell.cell_id: cell for row in [*baselines, *trained, *timed] for cell in in_order(row)}.values())
     if not cells:
         raise ConfigError("grid: no cells; give at least one axis (model: [...]) or one of baselines")
     longest = max((cell.cell_id for cell in cells), key=len)

@@ -3,8 +3,8 @@
     python -m launch grid demo --probe
 
 runs the probes, one for each shape without a finished cell. Only training and the number of test pictures are reduced.
-Baselines and denoisers run in full, because the grid needs them anyway, and because a trained denoiser decides how many
-iterations a solve takes.
+Baselines, denoisers and timing cells run in full, because the grid needs them anyway, and because a trained denoiser
+decides how many iterations a solve takes.
 """
 
 import math

@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from harness.config.catalog.backprop import Jfb
-from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
-from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, Start, Step
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TimingCell, TrainCell
+from harness.records.events import AnyEvent, Checkpoint, Evaluation, Fidelity, Round, Start, Step
 
 SHAPELESS = (
     "seed", "optimizer", "schedule", "gradient_clip", "operations", "pretraining", "steps", "warm_up", "evaluate_every",
@@ -107,12 +107,17 @@ def _fields(cell: Cell) -> str:
     for part, names in (("data", data), ("pool", {"refresh_every"}), ("fidelity", {"every"})):
         if kept.get(part):
             kept[part] = {name: value for name, value in kept[part].items() if name not in names}
+    if isinstance(cell, TimingCell):
+        # Rounds before the timed ones are not recorded, so cells with another warm-up are of another shape.
+        kept |= {"methods": [method["backprop"] for method in fields["methods"]], "warm_up": cell.warm_up}
     return json.dumps(kept, sort_keys=True)
 
 
 def _counts(cell: Cell) -> Counter[str]:
     if isinstance(cell, BaselineCell):
         return Counter()
+    if isinstance(cell, TimingCell):
+        return Counter({"round": cell.steps})
     steps = cell.pretraining.steps if isinstance(cell, PretrainCell) else cell.steps
     counts = Counter(_steps(Course.of(cell), steps))
     counts["checkpoint"] = math.ceil(steps / cell.operations.checkpoint_every)
@@ -146,6 +151,8 @@ def _counted(course: Course, steps: range, period: int) -> Counter[str]:
 def _kind(event: AnyEvent, course: Course) -> str:
     """The part that an event belongs to, if a longer training has more of it; otherwise empty."""
     match event:
+        case Round():
+            return "round"
         case Step():
             return course.kind(event.step - 1)
         case Evaluation(split="validation"):

@@ -28,6 +28,7 @@ from harness.records.events import (
     Evaluation,
     Fidelity,
     Probe,
+    Round,
     Start,
     Step,
     adjoint_cut_share,
@@ -186,6 +187,8 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
             values = {f"train/{key}": value for key, value in numbers.items()}
             values |= {f"seconds/{phase}": fmean(ranks) for phase, ranks in event.seconds.items()}
             values["seconds/step"] = event.duration
+        elif isinstance(event, Round):
+            values = {f"timing/{_metric_name(method)}": step.duration for method, step in event.steps.items()}
         elif isinstance(event, Evaluation):
             lists = {**event.scores, "nfe": event.nfe, "residual": event.residual}
             values = {f"{event.split}/{name}": fmean(numbers) for name, numbers in lists.items()}
@@ -201,6 +204,11 @@ def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
         finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
         rows += [Metric(key, value, _milliseconds(event.time), event.step) for key, value in finite.items()]
     return rows
+
+
+def _metric_name(method: str) -> str:
+    """A method's name in the characters that MLflow allows."""
+    return re.sub(r"[^\w .\-/]", "-", method)
 
 
 def _contraction(event: Contraction) -> dict[str, float]:

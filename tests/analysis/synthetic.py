@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from harness.config.cells import BaselineCell, Cell, PretrainCell, TrainCell
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TimingCell, TrainCell
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import (
     AnyEvent,
@@ -20,6 +20,7 @@ from harness.records.events import (
     Fidelity,
     GradientError,
     Probe,
+    Round,
     Search,
     Start,
     Step,
@@ -105,7 +106,7 @@ def write(folder: CellFolder, cell: Cell, fake: Fake) -> None:
     status = {"state": fake.state, "step": steps, "steps": steps, "attempt": 0, "message": fake.message}
     status["seconds"] = SECONDS
     folder.write_status(CellStatus.model_validate(status))
-    if fake.state == "finished" and not isinstance(cell, PretrainCell):
+    if fake.state == "finished" and isinstance(cell, TrainCell | BaselineCell):
         draw(folder, fake)
 
 
@@ -113,6 +114,8 @@ def training_steps(cell: Cell) -> int:
     """0 for a baseline."""
     if isinstance(cell, TrainCell):
         return cell.steps
+    if isinstance(cell, TimingCell):
+        return cell.rounds
     return cell.pretraining.steps if isinstance(cell, PretrainCell) else 0
 
 
@@ -125,6 +128,8 @@ def append(folder: CellFolder, record: list[AnyEvent]) -> None:
 def events(cell: Cell, fake: Fake, steps: int) -> list[AnyEvent]:
     """The record of a cell that ran through."""
     record: list[AnyEvent] = [Start(time=0.0, resumed_from=0, environment=dict(fake.environment))]
+    if isinstance(cell, TimingCell):
+        return [*record, *rounds(cell, fake), End(time=2.0, seconds=SECONDS)]
     if isinstance(cell, BaselineCell):
         record += search(cell, fake)
     if steps:
@@ -196,6 +201,21 @@ def step(number: int, steps: int, fake: Fake, cell: Cell) -> Step:
         seconds={"data": [0.002], "forward_solve": [forward], "parameter_gradient": [0.06], "optimizer": [0.003]}
         | ({"adjoint_solve": [0.12]} if implicit else {}),
     )
+
+
+def rounds(cell: TimingCell, fake: Fake) -> list[Round]:
+    """The timed rounds: each method's step takes as long as in its training, by default."""
+    fakes = {name: default(training) for name, training in cell.trainings.items()}
+    for one in fakes.values():
+        one.cut = fake.cut
+    return [
+        Round(
+            time=1.0,
+            step=number,
+            steps={name: step(number, cell.rounds, fakes[name], one) for name, one in cell.trainings.items()},
+        )
+        for number in range(cell.untimed + 1, cell.rounds + 1)
+    ]
 
 
 def contraction(number: int, fake: Fake) -> Contraction:

@@ -17,6 +17,7 @@ from tests.analysis.synthetic import Fake, make
         ["optimizer.lr=1.0e-05", "baselines=[]"],
         ["physics.value_range=[-1, 1]"],
         ["schedule=cosine,fixed"],
+        ["timing.steps=20"],
     ],
 )
 def test_command_launches_the_declared_grid_again(overrides: list[str]) -> None:

@@ -53,8 +53,8 @@ def test_what_most_of_a_models_cells_share_is_said_of_the_others_only() -> None:
 def test_parameters_with_one_name_are_told_apart() -> None:
     both = labels({}, {"optimizer": {"lr": 0.01}, "pretraining": {"lr": 0.01}})
     assert both == [
-        "de-hqs jfb optimizer.lr=0.001 pretraining.lr=0.002",
-        "de-hqs jfb optimizer.lr=0.01 pretraining.lr=0.01",
+        "de-hqs jfb pretraining.lr=0.002 optimizer.lr=0.001",
+        "de-hqs jfb pretraining.lr=0.01 optimizer.lr=0.01",
     ]
 
 

@@ -21,11 +21,14 @@ FROZEN = {
         "de-hqs_implicit_cosine_s1-e521dc15",
         "de-admm_unrolled_step_s0-259bc656",
         "feed-forward_unrolled_cosine_s0-7d693ba6",
+        "timing_de-grad_s0-6173b4c4",
+        "timing_de-hqs_s0-87eacd9b",
     ],
     "paper": [
         "pretrain_dncnn_s0-41ac9e12",
         "de-prox_neumann_step_s2-31498407",
         "pnp-admm_s1-27e37b35",
+        "timing_de-prox_s0-211a0f85",
     ],
     "protocol": [
         "de-hqs_jfb_cosine_s0-eb38ff98",

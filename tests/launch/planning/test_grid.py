@@ -255,7 +255,7 @@ def test_the_same_cell_is_planned_once() -> None:
         ({"grid": {}, "baselines": ["degraded"], "base": {"dat": {}}}, "no field 'dat'; allowed: "),
         ({"grid": {}, "baselines": ["pnp-admm"]}, "baselines: pnp-admm plugs in a pretrained denoiser; the grid tra"),
         ({"grid": AXES, "exclude": [{"modle": "de-prox"}]}, "exclude: no field 'modle'; allowed: "),
-        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, exclude, tune, blocks"),
+        ({"gird": AXES}, "no field 'gird'; allowed: name, base, grid, baselines, timing, exclude, tune, blocks"),
         ({"name": "../evil"}, "name: "),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.config.cells import Cell, PretrainCell, TrainCell
+from harness.config.cells import Cell, PretrainCell, TimingCell, TrainCell
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.events import Checkpoint, End, Start
 from harness.records.files import write_atomically
@@ -19,6 +19,7 @@ from launch.pricing.price import Finished, describe_price, finished_cells, price
 from launch.pricing.timing import Course, Shape
 from launch.reconcile import launch, launch_probes
 from tests.analysis.synthetic import ENVIRONMENT, Fake, append, contraction, evaluation, step
+from tests.analysis.synthetic import events as made_up
 from tests.conftest import tiny_cell
 
 POOL = {"size": 12, "max_steps": 3, "refresh_every": 3}
@@ -117,6 +118,26 @@ def test_a_long_training_is_priced_by_the_parts_of_a_short_one(runs: Runs, test_
     assert isinstance(long, TrainCell)
     expected = undisturbed(long, took) + 4 * 7
     assert priced.seconds[long.cell_id] == pytest.approx(expected)
+
+
+def test_a_longer_timing_cell_is_priced_by_its_rounds(runs: Runs) -> None:
+    def timing_cell(steps: int, rate: float = 1e-3, **base: Any) -> TimingCell:
+        axes = {"model": ["de-hqs"], "backprop": ["jfb", "implicit"]}
+        grid = {"name": "test", "base": {"optimizer": {"lr": rate}, **base}, "grid": axes, "timing": {"steps": steps}}
+        cell = plan(Grid.model_validate(grid))[-1]
+        assert isinstance(cell, TimingCell)
+        return cell
+
+    short, long, other = timing_cell(10), timing_cell(100, rate=1e-4), timing_cell(100, warm_up=0)
+    times = [0.0, *(20 + 0.5 * number for number in range(10)), 25.0]
+    record = zip(made_up(short, Fake(30.0), 0), times, strict=True)
+    events = [event.model_copy(update={"time": time}) for event, time in record]
+    folder = runs.cell(short.cell_id)
+    folder.plan(short)
+    append(folder, events)
+    priced = price([short, long, other], [Finished(short, folder, 25.0)])
+    assert priced.seconds == {short.cell_id: 25.0, long.cell_id: pytest.approx(25 + 90 * 0.5)}
+    assert short_cells([long])[-1] == long, "a probe runs it whole"
 
 
 def test_a_kind_of_step_that_was_not_seen_counts_as_the_dearest(runs: Runs) -> None:
