@@ -1,7 +1,5 @@
 """The `launch` command line. Heavy modules are imported by the command that needs them: --help must be instant."""
 
-import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -334,14 +332,11 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
     root: RunsOption = RUNS,
 ) -> None:
-    """Open MLflow's UI on this machine's loopback address."""
+    """Show MLflow on this machine's loopback address, with prepared views of each grid: a table and charts."""
     from launch.planning.runs_folder import Runs
+    from launch.tracking.server import show
 
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    # Without this parameter, MLflow shows its pages for language models and no runs.
-    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, [*command, "--backend-store-uri", Runs(root).tracking_uri])
+    show(Runs(root), port)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.reading import methods
-from analysis.reading.methods import Config, Name
 from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.config.cells import BaselineCell, Cell, TrainCell
 from harness.records.cell_folder import CellFolder, CellStatus
@@ -29,6 +27,8 @@ from harness.records.events import (
     Step,
     adjoint_cut_share,
 )
+from launch.planning import methods
+from launch.planning.methods import Config, Name
 from launch.planning.runs_folder import Runs
 
 PHASES = (
