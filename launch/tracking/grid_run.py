@@ -1,7 +1,9 @@
 """A grid in MLflow: its experiment with a description and prepared views, and its own run with the report."""
 
+import hashlib
 import json
 import os
+import sys
 from collections.abc import Collection, Iterable
 
 import yaml
@@ -36,24 +38,54 @@ def find_experiment(client: MlflowClient, runs: Runs, grid: str) -> Experiment:
     return found
 
 
+def find(client: MlflowClient, experiment: Experiment) -> Run | None:
+    """The grid's own run."""
+    found = client.search_runs([experiment.experiment_id], f"tags.`jfbench.grid` = '{experiment.name}'", max_results=1)
+    return found[0] if found else None
+
+
 def create(client: MlflowClient, experiment: Experiment, grid: str, started: Iterable[CellStatus]) -> Run:
     """Create the grid's own run, which begins with the first of its cells."""
     began = min(rows.began_and_ended(status, ())[0] for status in started)
     return client.create_run(experiment.experiment_id, start_time=began, run_name=grid, tags={"jfbench.grid": grid})
 
 
-def has_new_files(parent: Run, runs: Runs, grid: str) -> bool:
-    """Whether the plan or the report of a grid has changed since its run was updated."""
-    return parent.data.tags.get("jfbench.files") != artifacts.grid_files_mark(runs, grid)
+def state_mark(runs: Runs, grid: str, cells: Iterable[str]) -> str:
+    """Changes when a cell of the grid has news or a file of the grid changes; `cells` are the marks of its cells."""
+    listed = json.dumps([artifacts.grid_files_mark(runs, grid), *cells])
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def update(
+    client: MlflowClient,
+    experiment: Experiment,
+    parent: Run,
+    runs: Runs,
+    shown: Shown,
+    statuses: Collection[CellStatus],
+) -> None:
+    """Bring the experiment's views and description, and the state and files of the grid's own run, up to date."""
+    grid, run_id, mark = experiment.name, parent.info.run_id, artifacts.grid_files_mark(runs, experiment.name)
+    describe(client, experiment, runs, shown, statuses)
+    if parent.data.tags.get("jfbench.files") != mark:
+        artifacts.log_grid(client, run_id, runs, grid)
+        client.set_tag(run_id, "jfbench.files", mark)
+    done = all(status.state == "finished" for status in statuses)
+    if done and parent.info.status != "FINISHED":
+        ended = max(rows.began_and_ended(status, ())[1] for status in statuses)
+        client.set_terminated(run_id, "FINISHED", end_time=max(ended, parent.info.start_time))
+    elif not done and parent.info.status != "RUNNING":
+        client.update_run(run_id, "RUNNING")
 
 
 def describe(
-    client: MlflowClient, experiment: Experiment, runs: Runs, grid: str, shown: Shown, statuses: Collection[CellStatus]
+    client: MlflowClient, experiment: Experiment, runs: Runs, shown: Shown, statuses: Collection[CellStatus]
 ) -> None:
     """Bring the views and the description of the experiment up to date.
 
     A tag that MLflow refuses is left out: the runs matter more.
     """
+    grid = experiment.name
     declared = json.loads((runs.grid_folder(grid) / "grid.json").read_text(encoding="utf-8"))["grid"]
     told = note(yaml.safe_dump(declared, sort_keys=False), statuses, _headline(runs, grid))
     for key, value in {NOTE_TAG: told, **view_tags(shown.varying, shown.several_seeds)}.items():
@@ -61,24 +93,7 @@ def describe(
             try:
                 client.set_experiment_tag(experiment.experiment_id, key, value)
             except MlflowException as error:
-                print(f"MLflow refused the tag {key} of {grid}: {str(error).splitlines()[0]}")
-
-
-def send_files(client: MlflowClient, parent: Run, runs: Runs, grid: str) -> None:
-    """Send the plan and the report of a grid."""
-    mark = artifacts.grid_files_mark(runs, grid)
-    artifacts.log_grid(client, parent.info.run_id, runs, grid)
-    client.set_tag(parent.info.run_id, "jfbench.files", mark)
-
-
-def update(client: MlflowClient, parent: Run, statuses: Collection[CellStatus]) -> None:
-    """Bring the state of the grid's own run up to date; it ends with the last of its cells."""
-    done = all(status.state == "finished" for status in statuses)
-    if done and parent.info.status != "FINISHED":
-        ended = max(rows.began_and_ended(status, ())[1] for status in statuses)
-        client.set_terminated(parent.info.run_id, "FINISHED", end_time=max(ended, parent.info.start_time))
-    elif not done and parent.info.status != "RUNNING":
-        client.update_run(parent.info.run_id, "RUNNING")
+                print(f"MLflow refused the tag {key} of {grid}: {str(error).splitlines()[0]}", file=sys.stderr)
 
 
 def _headline(runs: Runs, grid: str) -> str:

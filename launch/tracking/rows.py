@@ -134,12 +134,15 @@ def _attempts(events: Iterable[AnyEvent]) -> Iterator[list[Step]]:
 
 
 def _step(event: Step) -> dict[str, float]:
+    """The numbers of a step, without zeros that say only that a method lacks a penalty, an adjoint solve or a phase."""
     numbers = event.model_dump(include=_STEP_METRICS, exclude_none=True)
-    phases = {f"seconds/{phase}": fmean(ranks) for phase, ranks in event.seconds.items()}
-    return {f"train/{key}": value for key, value in numbers.items()} | phases | {"seconds/step": event.duration}
+    train = {f"train/{key}": value for key, value in numbers.items() if value or key not in _ZERO_IF_ABSENT}
+    phases = {f"seconds/{phase}": fmean(ranks) for phase, ranks in event.seconds.items() if any(ranks)}
+    return train | phases | {"seconds/step": event.duration}
 
 
 _STEP_METRICS = set(Step.model_fields) - {"event", "time", "step", "seconds", "diverged", "updated"}
+_ZERO_IF_ABSENT = {"penalty", "adjoint_nfe", "adjoint_residual"}
 
 
 def _probe(event: Probe) -> dict[str, float]:

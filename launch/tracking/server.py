@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 from harness.config.errors import ConfigError
 from launch.planning.runs_folder import Runs
-from launch.tracking.views import CHARTS, TABLE, VIEW_TAG, address
+from launch.tracking.views import TABLE, VIEW_TAG, VIEWS, address
 
 PATIENCE_SECONDS = 300.0
 POLL_SECONDS = 0.2
@@ -56,7 +56,7 @@ def print_views(server: str) -> None:
     print(f"all grids: {server}/#/experiments?workflowType=machine_learning")
     experiments = _experiments(server)
     for experiment in experiments[:GRIDS_SHOWN]:
-        for view, words in ((TABLE, "table"), (CHARTS, "charts")):
+        for view, words in VIEWS.items():
             print(f"{experiment['name']}, {words}: {address(server, experiment['experiment_id'], view)}")
     if len(experiments) > GRIDS_SHOWN:
         print(f"... and {len(experiments) - GRIDS_SHOWN} older grids")

@@ -11,7 +11,10 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from harness.config.errors import ConfigError
@@ -38,6 +41,8 @@ METRICS_PER_CALL = 800
 """Of at most 1000 rows in a call, which also takes up to 100 parameters and 100 tags."""
 PARAMS_PER_CALL = 100
 FOLLOW_SECONDS = 5.0
+WORTH_TWO_PROCESSES = 100
+"""Cells with news; a second process takes seconds to start."""
 RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 NO_ANSWER = {ErrorCode.Name(INTERNAL_ERROR), ErrorCode.Name(TEMPORARILY_UNAVAILABLE)}
 
@@ -52,7 +57,7 @@ def sync_once(runs: Runs, grid: str) -> int:
         try:
             return _sync(runs, grid)
         except MlflowException as error:
-            raise ConfigError(_what_happened(runs, error)) from None
+            raise ConfigError(_what_happened(runs.tracking_uri, error)) from None
 
 
 def sync_until_closed(runs: Runs, grid: str) -> None:
@@ -84,10 +89,10 @@ def _alone(lock_file: Path) -> Iterator[None]:
         yield
 
 
-def _what_happened(runs: Runs, error: MlflowException) -> str:
+def _what_happened(uri: str, error: MlflowException) -> str:
     """One line for the user."""
     verb = "does not answer" if error.error_code in NO_ANSWER else "refused"
-    return f"MLflow at {runs.tracking_uri} {verb}: {_first_line(error)}"
+    return f"MLflow at {uri} {verb}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:
@@ -97,40 +102,54 @@ def _first_line(error: Exception) -> str:
 def _sync(runs: Runs, grid: str) -> int:
     client = MlflowClient(runs.tracking_uri)
     statuses = {folder: folder.status() for folder in runs.cells_of(grid)}
+    marks = {folder: _mark(folder, status) for folder, status in statuses.items()}
     started = {folder: status for folder, status in statuses.items() if status.state != "planned"}
     if not started:
         return 0
     experiment = grid_run.find_experiment(client, runs, grid)
+    parent = grid_run.find(client, experiment) or grid_run.create(client, experiment, grid, started.values())
+    state = grid_run.state_mark(runs, grid, marks.values())
+    # Reading thousands of runs takes seconds, so that one tag says whether anything is new.
+    if parent.data.tags.get("jfbench.synced") == state:
+        return 0
     known = _known_runs(client, experiment.experiment_id)
-    parent = known.get("") or grid_run.create(client, experiment, grid, started.values())
-    news = {folder: status for folder, status in started.items() if _mark(folder, status) != _synced(known, folder)}
-    new_files = grid_run.has_new_files(parent, runs, grid)
-    problems: list[str] = []
-    if news or new_files:
-        shown = read_shown(statuses)
-        problems = _send_cells(client, parent, known, news, shown)
-        _rename(client, known, shown)
-        grid_run.describe(client, experiment, runs, grid, shown, statuses.values())
-    if new_files:
-        grid_run.send_files(client, parent, runs, grid)
-    grid_run.update(client, parent, statuses.values())
+    news = {folder: status for folder, status in started.items() if marks[folder] != _synced(known, folder)}
+    shown = read_shown(statuses)
+    problems = _send_all(runs.tracking_uri, parent, known, news, shown)
+    _rename(client, known, shown)
+    grid_run.update(client, experiment, parent, runs, shown, statuses.values())
     if problems:
-        said = f"refused {len(problems)} of {len(news)} cells with news; {problems[0]}"
-        raise ConfigError(f"MLflow at {runs.tracking_uri} {said}")
+        said = f"{len(problems)} of {len(news)} cells with news did not reach MLflow at {runs.tracking_uri}"
+        raise ConfigError(f"{said}; {problems[0]}")
+    client.set_tag(parent.info.run_id, "jfbench.synced", state)
     return len(news)
 
 
-def _send_cells(
-    client: MlflowClient, parent: Run, known: Mapping[str, Run], news: Mapping[CellFolder, CellStatus], shown: Shown
+def _send_all(
+    uri: str, parent: Run, known: Mapping[str, Run], news: Mapping[CellFolder, CellStatus], shown: Shown
 ) -> list[str]:
-    """Send every cell; returns a line for each that cannot be read or that MLflow refuses."""
-    problems = []
+    """Send every cell; returns a line for each that cannot be read or that MLflow refuses.
+
+    Most of the time goes to preparing rows in Python, so that many cells are divided among two processes.
+    """
+    send = partial(_send_cells, uri, parent, known, shown=shown)
+    if len(news) < WORTH_TWO_PROCESSES:
+        return send(news)
+    halves = [dict(list(news.items())[start::2]) for start in (0, 1)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        return [problem for problems in pool.map(send, halves) for problem in problems]
+
+
+def _send_cells(
+    uri: str, parent: Run, known: Mapping[str, Run], news: Mapping[CellFolder, CellStatus], shown: Shown
+) -> list[str]:
+    client, problems = MlflowClient(uri), []
     for folder, status in news.items():
         try:
             _send_cell(client, parent, known.get(folder.cell_id), folder, status, shown)
         except MlflowException as error:
             if error.error_code in NO_ANSWER:
-                raise
+                raise ConfigError(_what_happened(uri, error)) from None
             problems.append(f"{folder.cell_id}: {_first_line(error)}")
         except (OSError, ValueError) as error:
             problems.append(f"{folder.cell_id} cannot be read: {_first_line(error)}")
@@ -140,32 +159,33 @@ def _send_cells(
 def _send_cell(
     client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder, status: CellStatus, shown: Shown
 ) -> None:
-    cell, mark, record = folder.cell(), _mark(folder, status), folder.events()
+    # The mark is read first: what the cell writes from now on is news again.
+    mark = _mark(folder, status)
+    cell, record = folder.cell(), folder.events()
     events = durable(record)
     began, ended = rows.began_and_ended(status, record)
     name = shown.run_names[folder.cell_id]
-    if run is None:
-        tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
-        run = client.create_run(parent.info.experiment_id, start_time=began, run_name=name, tags=tags)
-    # A process may have died right after it created the run.
-    missing = [param for param in rows.params(cell) if param.key not in run.data.params]
-    metrics = rows.metrics(cell, events, sent=int(run.data.tags.get("jfbench.events", 0)))
     tags = {
         **rows.environment_tags(events),
         **rows.choice_tags(cell, shown.varying),
         **rows.honest_tags(cell, events),
-        "mlflow.runName": name,
         "method": shown.labels[folder.cell_id],
         "state": status.state,
-        "jfbench.events": str(len(events)),
     }
-    _log(client, run.info.run_id, missing, metrics, tags)
+    if run is None:
+        found_by = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
+        run = client.create_run(parent.info.experiment_id, start_time=began, run_name=name, tags=found_by | tags)
+        tags = {}
     if status.state in RUN_STATUS:
         artifacts.log_cell(client, run.info.run_id, folder)
         client.set_terminated(run.info.run_id, RUN_STATUS[status.state], end_time=ended)
     elif run.info.status != "RUNNING":
         client.update_run(run.info.run_id, status="RUNNING")
-    client.set_tag(run.info.run_id, "jfbench.synced", mark)
+    # A process may have died right after it created the run.
+    missing = [param for param in rows.params(cell) if param.key not in run.data.params]
+    metrics = rows.metrics(cell, events, sent=_events(run))
+    done = {"jfbench.events": str(len(events)), "jfbench.synced": mark}
+    _log(client, run.info.run_id, missing, metrics, tags | done)
 
 
 def _log(client: MlflowClient, run_id: str, params: list[Param], metrics: list[Metric], tags: dict[str, str]) -> None:
@@ -204,11 +224,16 @@ def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
     A run that exists twice, because the answer to the request that created it was lost, is deleted.
     """
     known: dict[str, Run] = {}
-    for run in _all_runs(client, experiment_id):
+    for run in sorted(_all_runs(client, experiment_id), key=_events, reverse=True):
         first = known.setdefault(run.data.tags.get("jfbench.cell_id", ""), run)
         if first is not run and "jfbench.cell_id" in run.data.tags:
             client.delete_run(run.info.run_id)
     return known
+
+
+def _events(run: Run) -> int:
+    """The number of events that a run has been sent."""
+    return int(run.data.tags.get("jfbench.events", 0))
 
 
 def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
