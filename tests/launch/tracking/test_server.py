@@ -69,9 +69,9 @@ def test_the_addresses_are_printed_when_mlflow_answers_and_open_the_views(tmp_pa
         if CHROMIUM:
             table, charts, cells = (page(address, tmp_path / "profile") for address in views.values())
             assert all(f">{name}<" in table for name in ("total-variation", "de-prox implicit", "backprop", "state"))
-            assert "pretrain dncnn" not in table
+            assert ">pretrain dncnn<" not in table
             assert all(f">{name}<" in charts for name in ("Quality and cost", "Training against time"))
-            assert "tikhonov" not in charts
+            assert ">tikhonov<" not in charts
             assert "Parallel Coordinates" in cells
     finally:
         process.send_signal(signal.SIGTERM)
