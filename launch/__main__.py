@@ -259,6 +259,24 @@ def rerun(
 
 
 @app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a grid in MLflow.", show_default=False)],
+    source: Annotated[str, typer.Option("--from", help="MLflow: http://HOST:PORT or sqlite:///FILE.")],
+    root: RunsOption = RUNS,
+) -> None:
+    """Rebuild the directories of a grid from MLflow, to write its report on a machine that does not see its disk.
+
+    \b
+    python -m launch pull demo --from http://127.0.0.1:5000 --runs pulled
+    python -m analysis report demo --runs pulled
+    """
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.pull import pull
+
+    print(f"{pull(Runs(root), name, source)} cells pulled")
+
+
+@app.command()
 def run(
     cell: Annotated[
         str,

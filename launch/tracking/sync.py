@@ -7,7 +7,6 @@ grid work at a time.
 """
 
 import fcntl
-import os
 import select
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,25 +16,18 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from harness.config.errors import ConfigError
-from harness.records.cell_folder import CellFolder, CellStatus
-from harness.records.events import durable
-from launch.planning.chunks import chunks
-from launch.planning.runs_folder import Runs
-from launch.tracking.shown import Shown, read_shown
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# By default MLflow tries seven times, which takes minutes, and waits two minutes for each answer. A repeated request
-# could also create a run twice, if only the answer to the first one was lost.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.events import durable
+from launch.planning.chunks import chunks
+from launch.planning.runs_folder import Runs
 from launch.tracking import artifacts, grid_run, rows
+from launch.tracking.shown import Shown, read_shown
 
 METRICS_PER_CALL = 800
 """Of at most 1000 rows in a call, which also takes up to 100 parameters and 100 tags."""
@@ -199,8 +191,8 @@ def _log(client: MlflowClient, run_id: str, params: list[Param], metrics: list[M
 
 
 def _mark(folder: CellFolder, status: CellStatus) -> str:
-    """Changes when the cell has news: its state, and the bytes of its records, which only grow."""
-    records = (folder.path / "attempts").glob("*/record.jsonl")
+    """Changes when the cell has news: its state, and the bytes of its records and later scores, which only grow."""
+    records = [*folder.path.glob("attempts/*/record.jsonl"), *folder.path.glob("scores.jsonl")]
     return f"{status.state} {sum(record.stat().st_size for record in records)}"
 
 
@@ -224,7 +216,7 @@ def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
     A run that exists twice, because the answer to the request that created it was lost, is deleted.
     """
     known: dict[str, Run] = {}
-    for run in sorted(_all_runs(client, experiment_id), key=_events, reverse=True):
+    for run in sorted(all_runs(client, experiment_id), key=_events, reverse=True):
         first = known.setdefault(run.data.tags.get("jfbench.cell_id", ""), run)
         if first is not run and "jfbench.cell_id" in run.data.tags:
             client.delete_run(run.info.run_id)
@@ -236,7 +228,8 @@ def _events(run: Run) -> int:
     return int(run.data.tags.get("jfbench.events", 0))
 
 
-def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+def all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    """Every active run of an experiment."""
     token = None
     while True:
         page = client.search_runs(
