@@ -2,12 +2,8 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD:tests/analysis/reading/test_methods.py
-from launch.planning.methods import flat_config, key, names, names_in_tasks, protocol
-=======
->>>>>>> 16799ec (MLflow shows each grid by prepared views, with the cells' own times and readable names; launch ui waits until the server answers):tests/launch/planning/test_methods.py
 from harness.config.cells import parse_cell
-from launch.planning.methods import flat_config, key, names, protocol
+from launch.planning.methods import flat_config, key, names, names_in_tasks, protocol
 
 FEED_FORWARD = {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
 
