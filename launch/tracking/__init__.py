@@ -11,3 +11,5 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # could also create a run twice, if only the answer to the first one was lost.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+# The addresses of single runs, two lines for each.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -37,7 +37,7 @@ def params(cell: Cell) -> list[Param]:
 
 def choice_tags(cell: Cell, varying: Iterable[str]) -> dict[str, str]:
     """Tags to group runs by, under the names that `--where` uses: what the cell is, and the fields that vary."""
-    tags = {"kind": cell.kind, "seed": str(cell.seed)}
+    tags = {"seed": str(cell.seed)}
     if isinstance(cell, BaselineCell):
         return tags | {"baseline": short(cell.baseline.name)}
     if not isinstance(cell, TrainCell):

@@ -1,10 +1,10 @@
 """How the cells of a grid are named where they are shown together: by what varies within the grid."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.config.cells import Cell
+from harness.config.cells import Cell, TrainCell
 from harness.records.cell_folder import CellFolder, CellStatus
 from launch.planning import methods
 
@@ -13,6 +13,8 @@ from launch.planning import methods
 class Shown:
     """The names of a grid's cells, by cell_id, and what varies among them."""
 
+    kinds: dict[str, str]
+    """The kind of each cell: train, baseline, pretrain, or trial for a training by which another one was tuned."""
     labels: dict[str, str]
     """The name of each cell's method, as in the report."""
     run_names: dict[str, str]
@@ -36,18 +38,19 @@ def read_shown(statuses: Mapping[CellFolder, CellStatus]) -> Shown:
 
 def shown(cells: Mapping[str, Cell], cut: Mapping[str, float]) -> Shown:
     """Name cells; `cut` holds the share of each cell's adjoint solves that ended at their limit."""
-    names = methods.names(cells, _by_method(cells, cut))
-    labels = {cell_id: name.label for cell_id, name in names.items()}
-    several = {kind: _several_seeds(cells.values(), kind) for kind in ("train", "pretrain", "baseline")}
+    shares = _by_method(cells, cut)
+    trials = {trial.cell_id for cell in cells.values() if isinstance(cell, TrainCell) for trial in cell.trials}
+    named = {cell_id: cell for cell_id, cell in cells.items() if cell_id not in trials}
+    tried = {cell_id: cell for cell_id, cell in cells.items() if cell_id in trials}
+    labels = {cell_id: name.label for cell_id, name in methods.names(named, shares).items()}
+    labels |= {cell_id: f"trial {name.label}" for cell_id, name in methods.names(tried, shares).items()}
+    kinds = {cell_id: "trial" if cell_id in trials else cell.kind for cell_id, cell in cells.items()}
+    seeds = {kind: {cells[cell_id].seed for cell_id in cells if kinds[cell_id] == kind} for kind in kinds.values()}
     run_names = {
-        cell_id: f"{labels[cell_id]} s{cell.seed}" if several[cell.kind] else labels[cell_id]
+        cell_id: f"{labels[cell_id]} s{cell.seed}" if len(seeds[kinds[cell_id]]) > 1 else labels[cell_id]
         for cell_id, cell in cells.items()
     }
-    return Shown(labels, run_names, methods.varying(cells.values()), several["train"])
-
-
-def _several_seeds(cells: Iterable[Cell], kind: str) -> bool:
-    return len({cell.seed for cell in cells if cell.kind == kind}) > 1
+    return Shown(kinds, labels, run_names, methods.varying(named.values()), len(seeds.get("train", ())) > 1)
 
 
 def _by_method(cells: Mapping[str, Cell], cut: Mapping[str, float]) -> dict[str, float]:

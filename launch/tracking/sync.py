@@ -161,6 +161,7 @@ def _send_cell(
         **rows.environment_tags(events),
         **rows.choice_tags(cell, shown.varying),
         **rows.honest_tags(cell, events),
+        "kind": shown.kinds[folder.cell_id],
         "method": shown.labels[folder.cell_id],
         "state": status.state,
     }

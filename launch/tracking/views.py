@@ -56,7 +56,7 @@ def table(varying: Sequence[str]) -> dict[str, Any]:
     numbers = [f"metrics.`{name}`" for name in (PSNR, SSIM, STEP_MS, GRADIENT_MS, MEMORY)]
     columns = [*(f"tags.`{name}`" for name in fields), *numbers]
     # The tag is absent from the grid's own run, so it is not listed either.
-    return _state("tags.kind != 'pretrain'") | {
+    return _state("tags.kind != 'pretrain' and tags.kind != 'trial'") | {
         "selectedColumns": columns,
         "columnOrder": columns,
         "columnWidths": dict.fromkeys(columns, 90) | dict.fromkeys(numbers, 130),

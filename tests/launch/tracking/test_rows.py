@@ -9,6 +9,7 @@ from harness.records.cell_folder import CellStatus
 from harness.records.events import Checkpoint, End, Probe, Start, Step
 from launch.planning.runs_folder import Runs
 from launch.tracking.rows import began_and_ended, choice_tags, metrics
+from launch.tracking.shown import read_shown
 from tests.analysis import synthetic
 from tests.conftest import tiny_cell
 
@@ -52,6 +53,13 @@ def test_costs_are_metrics_with_units_and_the_step_time_is_that_of_the_report(ru
     assert last["cost/step_ms"].step == 20
 
 
+def test_methods_have_the_names_of_the_report(runs: Runs) -> None:
+    synthetic.make(runs, "model=de-prox", "steps=20", "optimizer.lr=0.001,0.01")
+    named = read_shown({folder: folder.status() for folder in runs.cells_of("demo")})
+    label = load(runs, "demo").cells["label"]
+    assert named.labels == dict(label)
+
+
 def test_zeros_that_only_say_that_there_is_no_penalty_or_adjoint_are_not_sent(runs: Runs) -> None:
     synthetic.make(runs, "model=de-prox", "backprop=jfb", "steps=20", "baselines=[]")
     _, folder = runs.cells_of("demo")
@@ -75,12 +83,12 @@ def test_tags_have_the_names_and_values_of_where() -> None:
     trained = tiny_cell(model={"name": "mine.maps:MyMap"}, solver="picard", optimizer={"lr": 0.01})
     assert isinstance(trained, TrainCell)
     assert choice_tags(trained, varying) == {
-        "kind": "train", "seed": "0", "model": "MyMap", "backprop": "jfb", "schedule": "cosine",
+        "seed": "0", "model": "MyMap", "backprop": "jfb", "schedule": "cosine",
         "optimizer.lr": "0.01", "solver": "picard", "pool": "null",
     }  # fmt: skip
     assert trained.needs is not None
     assert isinstance(trained.needs, PretrainCell)
-    assert choice_tags(trained.needs, varying) == {"kind": "pretrain", "seed": "0"}
+    assert choice_tags(trained.needs, varying) == {"seed": "0"}
     assert choice_tags(BaselineCell.model_validate({"baseline": {"name": "tikhonov"}}), varying) == {
-        "kind": "baseline", "seed": "0", "baseline": "tikhonov",
+        "seed": "0", "baseline": "tikhonov",
     }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.grid import override, parse_assignment, plan, read_grid, validated
 from launch.tracking.note import LONGEST, note
 from launch.tracking.shown import Shown, shown
 from launch.tracking.views import CELLS, CHARTS, TABLE, VIEW_TAG, address, view_tags
@@ -38,6 +38,16 @@ def test_names_show_what_varies_and_the_seed_if_there_are_several() -> None:
     assert {"de-hqs jfb lr=0.01 s1", "de-hqs implicit lr=0.001 s0", "tikhonov", "pretrain dncnn s0"} <= names
     assert len(names) == len(named.run_names)
     assert "de-hqs jfb" in of_demo().run_names.values()
+
+
+def test_trials_are_told_apart_from_what_they_tune_and_do_not_vary_its_name() -> None:
+    grid = read_grid("demo").model_dump() | {"tune": {"axes": {"optimizer.lr": [1e-3, 1e-2]}}}
+    cells = plan(override(validated(grid), map(parse_assignment, ("model=de-hqs", "backprop=jfb"))))
+    named = shown({cell.cell_id: cell for cell in cells}, {})
+    names = {kind: [named.run_names[c] for c in named.kinds if named.kinds[c] == kind] for kind in ("train", "trial")}
+    assert names["train"] == ["de-hqs jfb"]
+    assert {name.split(" s")[0] for name in names["trial"]} == {f"trial de-hqs jfb lr={lr}" for lr in (0.001, 0.01)}
+    assert named.varying == []
 
 
 def test_the_table_has_a_column_for_what_varies_and_the_best_comes_first() -> None:
