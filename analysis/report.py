@@ -109,6 +109,7 @@ def write(made: Report, folder: Path) -> Path:
         for kind, content in (("png", figure.png), ("pdf", figure.pdf)):
             with replacing(folder / f"{figure.name}.{kind}") as partial:
                 partial.write_bytes(content)
+    write_atomically(folder / "findings.md", "".join(f"- {found.text}\n" for found in made.findings))
     write_atomically(folder / "cells.csv", cell_frame(made.data).to_csv(index=False))
     # JSON is valid YAML, so `launch grid` can read this file.
     write_atomically(folder / "grid.yaml", json.dumps(made.data.declared, indent=1))

@@ -1,7 +1,5 @@
 """The `launch` command line. Heavy modules are imported by the command that needs them: --help must be instant."""
 
-import os
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -213,10 +211,8 @@ def sync(
     runs.cells_of(name)
     if follow:
         sync_until_closed(runs, name)
-        return
-    news, damage = sync_once(runs, name)
-    print(f"{news} cells had news")
-    raise typer.Exit(1 if report_damage(damage) else 0)
+    else:
+        print(f"{sync_once(runs, name)} cells had news")
 
 
 @app.command()
@@ -284,6 +280,24 @@ def rerun(
 
     found = run_again(file, cell, data_fields(overrides or []), Runs(root), trust or ())
     print(f"{found.cell_id}: {found.steps} steps, losses within {found.loss:.1e}, PSNR within {found.psnr:.1e} dB")
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="GRID", help="Name of a grid in MLflow.", show_default=False)],
+    source: Annotated[str, typer.Option("--from", help="MLflow: http://HOST:PORT or sqlite:///FILE.")],
+    root: RunsOption = RUNS,
+) -> None:
+    """Rebuild the directories of a grid from MLflow, to write its report on a machine that does not see its disk.
+
+    \b
+    python -m launch pull demo --from http://127.0.0.1:5000 --runs pulled
+    python -m analysis report demo --runs pulled
+    """
+    from launch.planning.runs_folder import Runs
+    from launch.tracking.pull import pull
+
+    print(f"{pull(Runs(root), name, source)} cells pulled")
 
 
 @app.command()
@@ -356,42 +370,16 @@ def fields() -> None:
     screen().print(describe_fields())
 
 
-def _require_free(port: int) -> None:
-    """Check that nothing listens on a port of this machine.
-
-    Raises:
-        ConfigError: something does, or the port may not be used.
-    """
-    import socket
-
-    from harness.config.errors import ConfigError
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            said = (error.strerror or "").lower()
-            raise ConfigError(f"--port: {port} cannot be used ({said}); choose another one") from None
-
-
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
     root: RunsOption = RUNS,
 ) -> None:
-    """Open MLflow's UI on this machine's loopback address."""
+    """Show MLflow on this machine's loopback address, with prepared views of each grid: a table and charts."""
     from launch.planning.runs_folder import Runs
+    from launch.tracking.server import show
 
-    uri = Runs(root).tracking_uri
-    _require_free(port)
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    # Every user of the machine sees the arguments of a process, and the URI may contain a password.
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    # Without this parameter, MLflow shows its pages for language models and no runs.
-    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning", flush=True)
-    os.execv(sys.executable, command)
+    show(Runs(root), port)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads cell directories into tidy frames, names methods, and describes the conditions behind the numbers.
+"""Reads cell directories into tidy frames, and describes the conditions behind the numbers.
 
 Imports no other room.
 """

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.reading.load import GridData
-from analysis.reading.methods import short
 from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from launch.planning.grid import Grid, override, parse_assignment, read_grid, shipped_names
+from launch.planning.methods import short
 
 COMMIT_DIGITS = 12
 

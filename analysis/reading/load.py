@@ -10,8 +10,6 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from analysis.reading import methods
-from analysis.reading.methods import Config, Name
 from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.config.cells import BaselineCell, Cell, ModelCell, TimingCell, TrainCell
 from harness.config.errors import ConfigError
@@ -32,6 +30,8 @@ from harness.records.events import (
     Step,
     adjoint_cut_share,
 )
+from launch.planning import methods
+from launch.planning.methods import Config, Name
 from launch.planning.runs_folder import Runs
 
 PHASES = (

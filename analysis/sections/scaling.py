@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.reading import conditions as context
-from analysis.reading import methods
 from analysis.reading.load import GridData
 from analysis.rendering.figures import Figure, colours, facets, finish, render
 from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 from analysis.sections.cost import MIB, timed_steps
+from launch.planning import methods
 
 COLUMNS = (
     Column("label", "Method", rank=1),

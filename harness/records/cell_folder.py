@@ -45,6 +45,8 @@ class CellStatus(BaseModel):
     steps: int = 0
     attempt: int = -1
     """Number of the newest attempt."""
+    began: float = 0.0
+    """When the first attempt started, seconds since the epoch; 0 in records of 0.1.0."""
     started: float = 0.0
     """When the newest attempt started, seconds since the epoch."""
     updated: float = 0.0

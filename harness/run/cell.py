@@ -78,7 +78,8 @@ def _run(
         described = environment.describe()
         code = environment.code(described)
         status = CellStatus(state="running", attempt=number, started=begin, message="starting", code=code)
-        status = status.model_copy(update={"seconds": folder.status().seconds})
+        before = folder.status()
+        status = status.model_copy(update={"began": before.began or begin, "seconds": before.seconds})
         surroundings = {**described, **_hardware(device), "attempt": number}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.decoded_data, stage)

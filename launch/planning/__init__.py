@@ -1,4 +1,5 @@
-"""What is declared and where results are stored: grids, cluster profiles, the runs directory, the selection of cells.
+"""What is declared and where results are stored: grids, cluster profiles, the runs directory, the selection and
+the names of cells.
 
 Imports no other room.
 """

@@ -2,70 +2,58 @@
 
 MLflow chooses the ids of runs, so a cell's run is found by its `jfbench.cell_id` tag. Only events that no later attempt
 will recompute are sent, each once: the run's `jfbench.events` tag counts them. After a crash between sending and
-counting, the same rows are sent again with their recorded times, and MLflow stores them once.
+counting, the same rows are sent again with their recorded times, and MLflow stores them once. A lock lets one sync of a
+grid work at a time.
 """
 
-import json
-import math
-import os
+import fcntl
 import re
 import select
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
 from urllib.parse import unquote
 
-from harness.commands.console import report_damage
-from harness.config.cells import Cell, TrainCell
-from harness.config.dotted import flatten
-from harness.config.errors import ConfigError
-from harness.records.cell_folder import CellFolder
-from harness.records.events import (
-    AnyEvent,
-    Contraction,
-    Evaluation,
-    Fidelity,
-    Probe,
-    Round,
-    Start,
-    Step,
-    adjoint_cut_share,
-    durable,
-    honest_name,
-)
-from launch.planning.chunks import chunks
-from launch.planning.runs_folder import Runs
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# By default MLflow tries seven times, which takes minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
-METRICS_PER_CALL = 1000
+from harness.config.errors import ConfigError
+from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.events import durable
+from launch.planning.chunks import chunks
+from launch.planning.runs_folder import Runs
+from launch.tracking import artifacts, grid_run, rows
+from launch.tracking.shown import Shown, read_shown
+
+METRICS_PER_CALL = 800
+"""Of at most 1000 rows in a call, which also takes up to 100 parameters and 100 tags."""
 PARAMS_PER_CALL = 100
 FOLLOW_SECONDS = 5.0
+WORTH_TWO_PROCESSES = 100
+"""Cells with news; a second process takes seconds to start."""
 RUN_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+NO_ANSWER = {ErrorCode.Name(INTERNAL_ERROR), ErrorCode.Name(TEMPORARILY_UNAVAILABLE)}
 
 
-def sync_once(runs: Runs, grid: str) -> tuple[int, list[str]]:
-    """Bring MLflow up to date with every cell of a grid that can be read.
-
-    Returns the number of cells that had news, and what is wrong with each cell that cannot be read.
+def sync_once(runs: Runs, grid: str) -> int:
+    """Bring MLflow up to date with every cell of a grid; returns the number of cells that had news.
 
     Raises:
-        ConfigError: MLflow does not answer, or its database is damaged; or the grid's own file is.
+        ConfigError: MLflow does not answer or its database is damaged; or some cells are damaged or refused, and all
+            others have been sent.
     """
-    try:
-        return _sync(runs, grid)
-    except (MlflowException, SQLAlchemyError) as error:
-        message = f"MLflow at {runs.tracking_uri} does not answer: {str(error).splitlines()[0]}"
-        raise ConfigError(without_password(message, runs.tracking_uri)) from None
+    with _alone(runs.grid_folder(grid) / "sync.lock"):
+        try:
+            return _sync(runs, grid)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise ConfigError(_what_happened(runs.tracking_uri, error)) from None
 
 
 def without_password(text: str, uri: str) -> str:
@@ -76,188 +64,193 @@ def without_password(text: str, uri: str) -> str:
     return text
 
 
-def _sync(runs: Runs, grid: str) -> tuple[int, list[str]]:
-    client = MlflowClient(runs.tracking_uri)
-    experiment = _experiment(client, runs, grid)
-    known = {run.data.tags.get("jfbench.cell_id", ""): run for run in _all_runs(client, experiment)}
-    parent = known.get("") or client.create_run(experiment, run_name=grid, tags={"jfbench.grid": grid})
-    folders = runs.cells_of(grid)
-    news, damage = 0, []
-    for folder in folders:
-        try:
-            news += _sync_cell(client, parent, known.get(folder.cell_id), folder)
-        except ConfigError as error:
-            damage.append(str(error))
-    done = all(folder.status().state == "finished" for folder in folders)
-    status = "FINISHED" if done else "RUNNING"
-    if parent.info.status != status:
-        (client.set_terminated if done else client.update_run)(parent.info.run_id, status)
-    return news, damage
-
-
 def sync_until_closed(runs: Runs, grid: str) -> None:
     """Sync every few seconds until standard input closes, then once more. The server may be unreachable in between.
 
-    What is damaged is said once, on standard error.
-
     Raises:
-        ConfigError: the server is unreachable at the end.
+        ConfigError: the server is unreachable at the end, or it refused some cells.
     """
-    closed = unreachable = False
-    said: set[str] = set()
+    closed, said = False, ""
     while not closed:
         closed = bool(select.select([sys.stdin], [], [], FOLLOW_SECONDS)[0])
         try:
-            damage = set(sync_once(runs, grid)[1])
-            report_damage(sorted(damage - said))
-            said |= damage
-            unreachable = False
+            sync_once(runs, grid)
+            said = ""
         except ConfigError as error:
             if closed:
                 raise
-            if not unreachable:
+            if said != str(error):
                 print(f"{error} (trying again)", file=sys.stderr)
-            unreachable = True
+            said = str(error)
 
 
-def _sync_cell(client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder) -> bool:
-    state, message = folder.status().state, folder.status().message
-    if state == "damaged":
-        raise ConfigError(message)
-    cell = folder.cell()
-    if state == "planned":
-        return False
-    events = durable(folder.events())
-    done = f"{len(events)} {state}"
-    if run is not None and run.data.tags.get("jfbench.synced") == done:
-        return False
-    if run is None:
-        tags = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
-        run = client.create_run(parent.info.experiment_id, run_name=folder.cell_id, tags=tags)
-    # A shell may have died right after it created the run.
-    missing = [param for param in _params(cell) if param.key not in run.data.params]
-    for params in chunks(missing, PARAMS_PER_CALL):
-        client.log_batch(run.info.run_id, params=params)
-    sent = int(run.data.tags.get("jfbench.events", 0))
-    for metrics in chunks(_metrics(events[sent:]), METRICS_PER_CALL):
-        client.log_batch(run.info.run_id, metrics=metrics)
+@contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Wait until no other process syncs the same grid from this runs directory."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock_file, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _what_happened(uri: str, error: MlflowException | SQLAlchemyError) -> str:
+    """One line for the user, without a password."""
+    refused = isinstance(error, MlflowException) and error.error_code not in NO_ANSWER
+    return without_password(f"MLflow at {uri} {'refused' if refused else 'does not answer'}: {_first_line(error)}", uri)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _sync(runs: Runs, grid: str) -> int:
+    client = MlflowClient(runs.tracking_uri)
+    statuses = {folder: folder.status() for folder in runs.cells_of(grid)}
+    marks = {folder: _mark(folder, status) for folder, status in statuses.items()}
+    started = {folder: status for folder, status in statuses.items() if status.state != "planned"}
+    if not started:
+        return 0
+    experiment = grid_run.find_experiment(client, runs, grid)
+    parent = grid_run.find(client, experiment) or grid_run.create(client, experiment, grid, started.values())
+    state = grid_run.state_mark(runs, grid, marks.values())
+    # Reading thousands of runs takes seconds, so that one tag says whether anything is new.
+    if parent.data.tags.get("jfbench.synced") == state:
+        return 0
+    known = _known_runs(client, experiment.experiment_id)
+    news = {folder: status for folder, status in started.items() if marks[folder] != _synced(known, folder)}
+    shown = read_shown(statuses)
+    problems = _send_all(runs.tracking_uri, parent, known, news, shown)
+    _rename(client, known, shown)
+    grid_run.update(client, experiment, parent, runs, shown, statuses.values())
+    if problems:
+        said = f"{len(problems)} of {len(news)} cells with news did not reach MLflow at {runs.tracking_uri}"
+        raise ConfigError(without_password(f"{said}; {problems[0]}", runs.tracking_uri))
+    client.set_tag(parent.info.run_id, "jfbench.synced", state)
+    return len(news)
+
+
+def _send_all(
+    uri: str, parent: Run, known: Mapping[str, Run], news: Mapping[CellFolder, CellStatus], shown: Shown
+) -> list[str]:
+    """Send every cell; returns a line for each that cannot be read or that MLflow refuses.
+
+    Most of the time goes to preparing rows in Python, so that many cells are divided among two processes.
+    """
+    send = partial(_send_cells, uri, parent, known, shown=shown)
+    if len(news) < WORTH_TWO_PROCESSES:
+        return send(news)
+    halves = [dict(list(news.items())[start::2]) for start in (0, 1)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        return [problem for problems in pool.map(send, halves) for problem in problems]
+
+
+def _send_cells(
+    uri: str, parent: Run, known: Mapping[str, Run], news: Mapping[CellFolder, CellStatus], shown: Shown
+) -> list[str]:
+    client, problems = MlflowClient(uri), []
+    for folder, status in news.items():
+        try:
+            _send_cell(client, parent, known.get(folder.cell_id), folder, status, shown)
+        except MlflowException as error:
+            if error.error_code in NO_ANSWER:
+                raise ConfigError(_what_happened(uri, error)) from None
+            problems.append(f"{folder.cell_id}: {_first_line(error)}")
+        except (OSError, ValueError) as error:
+            problems.append(f"{folder.cell_id} cannot be read: {_first_line(error)}")
+    return problems
+
+
+def _send_cell(
+    client: MlflowClient, parent: Run, run: Run | None, folder: CellFolder, status: CellStatus, shown: Shown
+) -> None:
+    if status.state == "damaged":
+        raise ConfigError(status.message)
+    # The mark is read first: what the cell writes from now on is news again.
+    mark = _mark(folder, status)
+    cell, record = folder.cell(), folder.events()
+    events = durable(record)
+    began, ended = rows.began_and_ended(status, record)
+    name = shown.run_names[folder.cell_id]
     tags = {
-        **_tags(events),
-        **_method(cell, events),
-        "jfbench.state": state,
-        "jfbench.events": str(len(events)),
-        "jfbench.synced": done,
+        **rows.environment_tags(events),
+        **rows.choice_tags(cell, shown.varying),
+        **rows.honest_tags(cell, events),
+        "kind": shown.kinds[folder.cell_id],
+        "method": shown.labels[folder.cell_id],
+        "state": status.state,
     }
-    if state == "finished":
-        _log_artifacts(client, run, folder, events)
-    client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    if state in RUN_STATUS:
-        client.set_terminated(run.info.run_id, RUN_STATUS[state], end_time=_milliseconds(folder.status().updated))
-    else:
+    if run is None:
+        found_by = {"jfbench.cell_id": folder.cell_id, "mlflow.parentRunId": parent.info.run_id}
+        run = client.create_run(parent.info.experiment_id, start_time=began, run_name=name, tags=found_by | tags)
+        tags = {}
+    if status.state in RUN_STATUS:
+        artifacts.log_cell(client, run.info.run_id, folder)
+        client.set_terminated(run.info.run_id, RUN_STATUS[status.state], end_time=ended)
+    elif run.info.status != "RUNNING":
         client.update_run(run.info.run_id, status="RUNNING")
-    return True
+    # A process may have died right after it created the run.
+    missing = [param for param in rows.params(cell) if param.key not in run.data.params]
+    metrics = rows.metrics(cell, events, sent=_events(run))
+    done = {"jfbench.events": str(len(events)), "jfbench.synced": mark}
+    _log(client, run.info.run_id, missing, metrics, tags | done)
 
 
-def _params(cell: Cell) -> list[Param]:
-    """Every field of the cell under its dotted name."""
-    fields = flatten(cell.to_json())
-    return [Param(key, json.dumps(value) if isinstance(value, list) else str(value)) for key, value in fields]
+def _log(client: MlflowClient, run_id: str, params: list[Param], metrics: list[Metric], tags: dict[str, str]) -> None:
+    """Send everything in as few calls as MLflow's limits allow, the tags last."""
+    for some in list(chunks(params, PARAMS_PER_CALL))[1:]:
+        client.log_batch(run_id, params=some)
+    batches = list(chunks(metrics, METRICS_PER_CALL)) or [[]]
+    for some in batches[:-1]:
+        client.log_batch(run_id, metrics=some)
+    client.log_batch(run_id, batches[-1], params[:PARAMS_PER_CALL], [RunTag(*tag) for tag in tags.items()])
 
 
-def _tags(events: Iterable[AnyEvent]) -> dict[str, str]:
-    """The environment of the newest attempt, and the number of attempts."""
-    starts = [event for event in events if isinstance(event, Start)]
-    environment = starts[-1].environment if starts else {}
-    return {"attempts": str(len(starts)), **{key: str(value) for key, value in environment.items()}}
+def _mark(folder: CellFolder, status: CellStatus) -> str:
+    """Changes when the cell has news: its state, and the bytes of its records and later scores, which only grow."""
+    records = [*folder.path.glob("attempts/*/record.jsonl"), *folder.path.glob("scores.jsonl")]
+    return f"{status.state} {sum(record.stat().st_size for record in records)}"
 
 
-def _method(cell: Cell, events: Iterable[AnyEvent]) -> dict[str, str]:
-    """The backprop method by its honest name: one whose adjoint solves were cut says so."""
-    if not isinstance(cell, TrainCell):
-        return {}
-    return {"jfbench.backprop": honest_name(cell.backprop.name, adjoint_cut_share(events))}
+def _synced(known: Mapping[str, Run], folder: CellFolder) -> str | None:
+    run = known.get(folder.cell_id)
+    return run.data.tags.get("jfbench.synced") if run else None
 
 
-def _metrics(events: Iterable[AnyEvent]) -> list[Metric]:
-    """Every number of the events with the time and step at which it was recorded."""
-    rows = []
-    for event in events:
-        if isinstance(event, Step):
-            numbers = event.model_dump(exclude=_NOT_METRICS, exclude_none=True)
-            values = {f"train/{key}": value for key, value in numbers.items()}
-            values |= {f"seconds/{phase}": fmean(ranks) for phase, ranks in event.seconds.items()}
-            values["seconds/step"] = event.duration
-        elif isinstance(event, Round):
-            values = {f"timing/{_metric_name(method)}": step.duration for method, step in event.steps.items()}
-        elif isinstance(event, Evaluation):
-            lists = {**event.scores, "nfe": event.nfe, "residual": event.residual}
-            values = {f"{event.split}/{name}": fmean(numbers) for name, numbers in lists.items()}
-        elif isinstance(event, Probe):
-            values = {f"probe/{key}": value for key, value in event.model_dump(exclude=_NOT_METRICS).items()}
-        elif isinstance(event, Contraction):
-            values = _contraction(event)
-        elif isinstance(event, Fidelity):
-            values = _fidelity(event)
-        else:
-            continue
-        # MLflow has no infinity, so numbers that are not finite are left out. The record keeps them.
-        finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
-        rows += [Metric(key, value, _milliseconds(event.time), event.step) for key, value in finite.items()]
-    return rows
+def _rename(client: MlflowClient, known: Mapping[str, Run], shown: Shown) -> None:
+    """Correct the names of runs whose grid was planned again: what varies may have changed."""
+    for cell_id, name in shown.run_names.items():
+        run = known.get(cell_id)
+        if run is not None and run.info.run_name != name:
+            tags = {"mlflow.runName": name, "method": shown.labels[cell_id]}
+            client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
 
 
-def _metric_name(method: str) -> str:
-    """A method's name in the characters that MLflow allows."""
-    return re.sub(r"[^\w .\-/]", "-", method)
+def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
+    """The runs of an experiment by cell_id; the grid's own run has the empty one.
+
+    A run that exists twice, because the answer to the request that created it was lost, is deleted.
+    """
+    known: dict[str, Run] = {}
+    for run in sorted(all_runs(client, experiment_id), key=_events, reverse=True):
+        first = known.setdefault(run.data.tags.get("jfbench.cell_id", ""), run)
+        if first is not run and "jfbench.cell_id" in run.data.tags:
+            client.delete_run(run.info.run_id)
+    return known
 
 
-def _contraction(event: Contraction) -> dict[str, float]:
-    """Means over the pictures, and the PSNR and residual after each number of evaluations past the training depth."""
-    lists = ("norm", "spectral_radius", "dominant_eigenvalue", "dominant_imaginary", "eigenvalue_residual")
-    values = {f"contraction/{name}": fmean(getattr(event, name)) for name in lists}
-    values |= {f"contraction/psnr_at_{count}": psnr for count, psnr in event.psnr_at.items()}
-    return values | {f"contraction/residual_at_{count}": residual for count, residual in event.residual_at.items()}
+def _events(run: Run) -> int:
+    """The number of events that a run has been sent."""
+    return int(run.data.tags.get("jfbench.events", 0))
 
 
-def _fidelity(event: Fidelity) -> dict[str, float]:
-    """The error of each method's gradient, and whether there was a reference to compare it with."""
-    values = {"fidelity/measured": float(event.status == "measured"), "fidelity/residual": event.forward_residual}
-    for name, error in event.methods.items():
-        values |= {f"fidelity/{name}/{key}": value for key, value in error.model_dump().items()}
-    return values
-
-
-_NOT_METRICS = {"event", "time", "step", "seconds", "diverged", "updated"}
-
-
-def _log_artifacts(client: MlflowClient, run: Run, folder: CellFolder, events: list[AnyEvent]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        merged = Path(scratch) / "record.jsonl"
-        merged.write_text("".join(event.model_dump_json() + "\n" for event in events), encoding="utf-8")
-        client.log_artifact(run.info.run_id, str(merged))
-    client.log_artifact(run.info.run_id, str(folder.path / "cell.json"))
-    if folder.reconstructions.is_dir():
-        client.log_artifacts(run.info.run_id, str(folder.reconstructions), "reconstructions")
-
-
-def _experiment(client: MlflowClient, runs: Runs, name: str) -> str:
-    """The id of the grid's experiment, which is created if it does not exist."""
-    found: Experiment | None = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    location = None if os.environ.get("MLFLOW_TRACKING_URI") else (runs.root / "mlartifacts").resolve().as_uri()
-    return client.create_experiment(name, artifact_location=location)
-
-
-def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+def all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    """Every active run of an experiment."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        page = client.search_runs(
+            [experiment_id], max_results=1000, order_by=["start_time", "run_id"], page_token=token
+        )
         yield from page
         token = page.token
         if not token:
             return
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

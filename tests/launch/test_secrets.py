@@ -12,6 +12,7 @@ from launch import __main__ as command_line
 from launch.planning.profiles import read_profile
 from launch.planning.runs_folder import Runs
 from launch.slurm.submissions import Submissions, secrets
+from launch.tracking import server
 from launch.tracking.sync import without_password
 
 TOKEN = "t0ken'of $mine"
@@ -111,11 +112,18 @@ def test_the_password_of_a_tracking_uri_is_not_shown_and_not_written(
 
 
 def test_the_tracking_uri_is_no_argument_of_the_server(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda program, arguments: seen.append(arguments))
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(arguments: list[str], env: dict[str, str], **options: object) -> None:
+        seen.append((arguments, env))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.subprocess, "Popen", start)
     uri = f"postgresql://me:{WRITTEN}@host/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "another")
-    command_line.ui(root=runs.root)
-    assert WRITTEN not in " ".join(seen[0])
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == uri
+    with pytest.raises(KeyboardInterrupt):
+        command_line.ui(port=5987, root=runs.root)
+    ((arguments, environment),) = seen
+    assert WRITTEN not in " ".join(arguments)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == uri

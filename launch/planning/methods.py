@@ -7,7 +7,7 @@ of that model. So two rows of a table never have the same name, and what all row
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -95,6 +95,12 @@ def names_in_tasks(cells: Mapping[str, Cell], cut: Mapping[str, float] = Mapping
     for cell_id, cell in cells.items():
         tasks.setdefault(protocol(flat_config(cell)), {})[cell_id] = cell
     return {cell_id: name for task in tasks.values() for cell_id, name in names(task, cut).items()}
+
+
+def varying(cells: Iterable[Cell]) -> list[str]:
+    """The fields, as `--where` writes them, in which trainings differ besides model, backprop and seed."""
+    fields = _differing([flat_config(cell) for cell in cells if isinstance(cell, TrainCell)])
+    return list(dict.fromkeys(field.removesuffix(".name") for field in fields))
 
 
 def short(name: str) -> str:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from analysis.reading.methods import flat_config, key, names, names_in_tasks, protocol
 from harness.config.cells import parse_cell
+from launch.planning.methods import flat_config, key, names, names_in_tasks, protocol
 
 FEED_FORWARD = {"model": "feed-forward", "backprop": {"name": "unrolled", "steps": 1}}
 
