@@ -97,7 +97,6 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, set[str]]] = {
 GOES_ON = {
     "status": "tikhonov",
     "grid": "3 cells",
-    "sync": "did not reach MLflow",
     "report": "report.html",
     "best": "tikhonov",
 }
