@@ -19,7 +19,7 @@ from harness.records.events import honest_name
 Config = dict[str, Any]
 """The fields that change a result: dotted name to value."""
 
-CHOICES = ("model", "backprop", "schedule", "baseline", "physics")
+CHOICES = ("model", "backprop", "schedule", "baseline", "physics", "network")
 """Choices that may be part of a method's name; their parameters are compared only among cells with the same choice."""
 
 
@@ -158,18 +158,22 @@ def _last(field: str) -> str:
 
 
 def _differing(configs: Collection[Config]) -> list[str]:
-    """Fields, in the order of the config, that must be part of the names to distinguish cells of one kind."""
+    """Fields, in the order of the config, that must be part of the names to distinguish cells of one kind.
+
+    What a search tried is none: it is said in the table of searches.
+    """
     values: dict[str, dict[str, set[str]]] = {}
     for config in configs:
         for field, value in config.items():
             head = field.partition(".")[0]
-            among = str(config[f"{head}.name"]) if head in CHOICES and field != f"{head}.name" else ""
+            among = str(config.get(f"{head}.name")) if head in CHOICES and field != f"{head}.name" else ""
             values.setdefault(field, {}).setdefault(among, set()).add(repr(value))
     named_already = {"seed", "model.name", "backprop.name", "baseline.name", "methods"}
     return [
         field
         for field, found in values.items()
         if field not in named_already
+        and not field.startswith("tune.")
         and (any(len(distinct) > 1 for distinct in found.values()) or any(_has_part(c, field) for c in configs))
     ]
 
