@@ -63,14 +63,18 @@ class Loader:
     def _batch(self, chosen: Pixels, samples: list[Sample], seed: int) -> Batch:
         indices = [sample.index for sample in samples]
         images = from_pixels(torch.from_numpy(chosen).to(self.device), self.value_range, self.dtype)
-        noise = [self._noise(images[0].shape, seed, sample.epoch, sample.index) for sample in samples]
-        return Batch(indices, images, torch.stack(noise).to(self.dtype))
+        noise = torch.stack([noise_of(sample, seed, images.shape[1:]) for sample in samples])
+        return Batch(indices, images, noise.to(self.device).to(self.dtype))
 
-    def _noise(self, shape: torch.Size, seed: int, epoch: int, index: int) -> Tensor:
-        """Noise drawn in float32 whatever the dtype, so that every precision sees the same noise."""
-        state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator(self.device).manual_seed(int(state) >> 1)
-        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
+
+def noise_of(sample: Sample, seed: int, shape: torch.Size) -> Tensor:
+    """The standard normal noise of a sample, drawn on the CPU and in float32 so that it is the same everywhere.
+
+    Another device's generator, and even another number of its multiprocessors, gives other numbers from the same seed.
+    """
+    state = np.random.SeedSequence([seed, sample.epoch, sample.index]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state) >> 1)
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
 def from_pixels(pixels: Tensor, value_range: tuple[float, float], dtype: torch.dtype) -> Tensor:

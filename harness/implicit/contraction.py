@@ -76,10 +76,10 @@ def mean_square_jacobian(f: Function, at: Tensor, probes: Tensor) -> Tensor:
 
 def normal_directions(draws: Tensor, like: Tensor) -> Tensor:
     """Standard normal numbers in the shape of `like`, (batch, ...); each sample's are seeded by its draw in [0, 1)."""
-    generators = [torch.Generator(like.device).manual_seed(int(draw * 2**53)) for draw in draws.tolist()]
-    return torch.stack(
-        [torch.randn(like.shape[1:], generator=g, device=like.device, dtype=torch.float32) for g in generators]
-    ).to(like.dtype)
+    # On the CPU, because another device's generator gives other numbers.
+    generators = [torch.Generator().manual_seed(int(draw * 2**53)) for draw in draws.tolist()]
+    drawn = torch.stack([torch.randn(like.shape[1:], generator=one, dtype=torch.float32) for one in generators])
+    return drawn.to(like.device).to(like.dtype)
 
 
 def dominant_eigenvalue(product: Function, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -111,14 +111,16 @@ def dominant_eigenvalue(product: Function, start: Tensor, steps: int) -> tuple[T
 def _dominant_ritz_value(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """From Hessenberg matrices (batch, steps + 1, steps), with its residual; nan where they are not finite."""
     finite = matrix.flatten(1).isfinite().all(dim=1)
-    matrix = keep(finite, matrix, torch.zeros_like(matrix)).double()
+    device = matrix.device
+    # On the CPU: the matrices are small, and some devices have no such decomposition, or a slow one.
+    finite, matrix = finite.cpu(), keep(finite, matrix, torch.zeros_like(matrix)).double().cpu()
     values, vectors = torch.linalg.eig(matrix[:, :-1])
     which = values.abs().argmax(dim=1, keepdim=True)
     value = values.gather(1, which).squeeze(1)
     last = vectors[:, -1].gather(1, which).squeeze(1)
     residual = ratio(matrix[:, -1, -1].abs() * last.abs(), value.abs())
     upper = torch.complex(value.real, value.imag.abs())
-    return upper.where(finite, torch.nan), residual.where(finite, torch.nan)
+    return upper.where(finite, torch.nan).to(device), residual.where(finite, torch.nan).to(device)
 
 
 @torch.no_grad()

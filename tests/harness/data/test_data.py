@@ -1,5 +1,6 @@
 """Splits, noise, sample orders, and what a broken folder says."""
 
+import hashlib
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -308,3 +309,14 @@ def test_a_region_of_a_photograph_is_on_one_side_of_the_validation_split(tmp_pat
     )
     halved = twice.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     assert abs(halved - region[0]).mean() < 4 < abs(halved - data.pixels[5]).mean()
+
+
+def test_held_out_noise_is_the_same_for_every_kind_of_device(tmp_path: Path) -> None:
+    """It is drawn on the CPU and then moved: the generator of another device gives other numbers."""
+    dataset = load(SPEC, tmp_path)
+    noise = loader(dataset).held_out_batch([3, 5]).noise
+    thousandths = (noise.double() * 1000).round().to(torch.int32).numpy().tobytes()
+    assert hashlib.sha256(thousandths).hexdigest()[:16] == "82001fdfd117b984"
+    elsewhere = Loader(dataset, (0.0, 1.0), torch.device("meta"), torch.float32)
+    assert elsewhere.held_out_batch([3, 5]).noise.device.type == "meta"
+    assert elsewhere.batch([Sample(3, 0)], seed=1).noise.device.type == "meta"

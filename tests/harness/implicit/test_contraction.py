@@ -130,3 +130,9 @@ def test_normal_probes_give_it_in_the_mean_and_belong_to_their_sample() -> None:
     assert abs(float(error)) < 3
     assert torch.equal(normal_directions(draws[7:9], at[7:9]), probes[7:9])
     assert float(probes.std()) == pytest.approx(1, rel=0.01)
+
+
+def test_probes_are_drawn_on_the_cpu_whatever_the_device() -> None:
+    drawn = normal_directions(torch.tensor([0.25, 0.5]), torch.empty(2, 3, device="meta"))
+    assert drawn.device.type == "meta"
+    assert drawn.shape == (2, 3)
