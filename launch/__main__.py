@@ -332,7 +332,7 @@ def doctor(
             help="A profile to check against this cluster; queues nothing.", autocompletion=completion.clusters
         ),
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; without one, the CPU.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; a missing one fails.")] = False,
     root: RunsOption = RUNS,
 ) -> None:
     """Check a cluster before a launch, or a device before a measurement; exit code 1 if something is wrong.

@@ -58,6 +58,11 @@ class Site(Frozen):
     """A folder on a local disk of the node, such as $TMPDIR, to which the decoded pictures are copied before they are
     read; variables are expanded on the node. null reads the pictures from the runs directory."""
 
+    @property
+    def wants_gpu(self) -> bool | None:
+        """Whether each rank must have a GPU; None takes one where there is one."""
+        return None
+
     def operations(self, cell: "BaseCell") -> Operations:
         """The cell's operations with the settings of this site applied."""
         own = {"checkpoint_every": self.checkpoint_every, "keep_checkpoints": self.keep_checkpoints}

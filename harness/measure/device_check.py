@@ -1,4 +1,4 @@
-"""Checks whether measurements on this device can be trusted; without an accelerator, the CPU gets the same checks.
+"""Checks whether measurements on this device can be trusted; a missing accelerator is a failed check.
 
 Each check compares a result of the device with one obtained in another way, and reports both.
 """
@@ -16,8 +16,10 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from harness.config import catalog
 from harness.config.build import build
 from harness.measure.clock import Clock, synchronize
+from harness.measure.device import accelerator, why_no_gpu
 from harness.measure.probe import PeakMemory
 from harness.models.equilibrium import Equilibrium
+from harness.models.precision import set_precision
 from harness.physics.base import observe
 from harness.records.check import Check
 
@@ -31,11 +33,11 @@ SIZE, BATCH = 64, 4
 
 
 def check_device() -> Iterator[Check]:
-    """Run every check, on the accelerator if there is one and on the CPU otherwise."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    """Run every check, on the accelerator or, after a failed check that says why, on the CPU."""
+    device = accelerator()
     if device is None:
         device = torch.device("cpu")
-        yield Check(True, "device: no accelerator here; the same checks on the CPU")
+        yield Check(False, f"device: {why_no_gpu()}; the same checks on the CPU follow")
     else:
         name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
         yield Check(True, f"device: {torch.accelerator.device_count()} x {name}")
@@ -108,10 +110,16 @@ def _sum_with_other(kind: str, meeting: str, rank: int) -> None:
 
 
 def _gradient(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The gradient of all parameters of a small model, on one batch that is the same on every device."""
+    """The gradient of all parameters of a small model, on one batch that is the same on every device.
+
+    The last layer of a new network is zero, and every gradient before it would be, so all weights are drawn anew.
+    """
+    set_precision("float32", device)
     torch.manual_seed(0)
     physics = build(catalog.GaussianBlur(), SIZE)
     network = build(catalog.DnCNN(depth=3, width=8))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     images, noise = torch.rand(BATCH, 3, SIZE, SIZE), torch.randn(BATCH, 3, SIZE, SIZE)
     map = build(catalog.DeProx(), physics, network).to(device, dtype)
     model = Equilibrium(map, build(catalog.Picard(tol=None, max_steps=5)), build(catalog.Jfb()))

@@ -2,6 +2,8 @@
 
 Time is measured after a warm-up, with synchronization, and repeatedly. Memory comes from the allocator on an
 accelerator; on the CPU it is counted equivalently as the storages that tensors created during the gradient keep alive.
+A compiled map is timed before anything else, because torch.compile gives up a function that it meets under a dispatch
+mode. Where such a mode counts (FLOPs, and the memory of a CPU), the map runs uncompiled.
 Bytes saved for the backward pass are the distinct storages that autograd holds after the forward pass, without
 parameters and buffers.
 """
@@ -29,13 +31,15 @@ Loss = Callable[[], Tensor]
 """Runs the forward pass on the fixed batch."""
 
 
-def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 3) -> Cost:
+def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repeats: int = 5) -> Cost:
     """This rank's cost of one gradient of `loss`; all ranks must call it together."""
-    allocated, saved, flops = _memory(model, loss, device)
+    _timed_gradient(model, loss, device, nullcontext())  # warms up
     synchronized, alone = [], []
     for _ in range(repeats):
         alone.append(_timed_gradient(model, loss, device, model.no_sync()))
         synchronized.append(_timed_gradient(model, loss, device, nullcontext()))
+    allocated, allocator = _memory(model, loss, device)
+    saved, flops = _counts(model, loss)
     totals = [forward + backward for forward, backward in synchronized]
     quartiles = statistics.quantiles(totals, n=4)
     exposed = statistics.median(b for _, b in synchronized) - statistics.median(b for _, b in alone)
@@ -47,6 +51,7 @@ def probe(model: DistributedDataParallel, loss: Loss, device: torch.device, repe
         seconds_spread=quartiles[2] - quartiles[0],
         exposed_communication=exposed,
         gradient_bytes=sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad),
+        **allocator,
     )
 
 
@@ -66,8 +71,36 @@ def _timed_gradient(
     return middle - begin, time.perf_counter() - middle
 
 
-def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, int, int]:
-    """Peak bytes, saved bytes and FLOPs of one gradient."""
+def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, dict[str, int]]:
+    """Peak bytes of one gradient, and what the allocator of a CUDA device says besides."""
+    model.zero_grad()
+    with _uncompiled() if device.type == "cpu" else nullcontext(), PeakMemory(device) as peak:
+        loss().backward()
+    model.zero_grad()
+    return peak.bytes, allocator_figures(device)
+
+
+def allocator_figures(device: torch.device) -> dict[str, int]:
+    """Peaks of a CUDA allocator in bytes, its failed attempts, and the memory in use outside it; {} on other devices.
+
+    Requested is what tensors asked for, active what blocks in use take, reserved what the allocator holds; libraries,
+    other processes and the context of the device use the rest.
+    """
+    if device.type != "cuda":
+        return {}
+    found = torch.cuda.memory_stats(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "peak_requested_bytes": found["requested_bytes.all.peak"],
+        "peak_active_bytes": found["active_bytes.all.peak"],
+        "peak_reserved_bytes": found["reserved_bytes.all.peak"],
+        "outside_bytes": total - free - found["reserved_bytes.all.current"],
+        "allocation_retries": found["num_alloc_retries"],
+    }
+
+
+def _counts(model: nn.Module, loss: Loss) -> tuple[int, int]:
+    """Saved bytes and FLOPs of one uncompiled gradient."""
     model.zero_grad()
     excluded = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     saved: dict[int, int] = {}
@@ -80,14 +113,19 @@ def _memory(model: nn.Module, loss: Loss, device: torch.device) -> tuple[int, in
 
     flops = FlopCounterMode(display=False)
     flops.mod_tracker = _NoModules()
-    with PeakMemory(device) as peak, flops:
+    with _uncompiled(), flops:
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             value = loss()
         held = sum(saved.values())
         value.backward()
         del value
     model.zero_grad()
-    return peak.bytes, held, int(flops.get_total_flops())
+    return held, int(flops.get_total_flops())
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled functions as they were written, without marking them as impossible to compile."""
+    return torch.compiler.set_stance("force_eager")
 
 
 class _NoModules(ModuleTracker):

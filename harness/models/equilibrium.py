@@ -96,6 +96,13 @@ class Equilibrium(nn.Module):
 
 
 def compile_map(map: Map) -> Callable[[Tensor, Tensor], Tensor]:
-    """T(state, d), compiled so that an adjoint solve can run backward through its graph many times."""
+    """T(state, d), compiled so that an adjoint solve can run backward through its graph many times.
+
+    Every shape of a batch has its own graph with fixed sizes, and DistributedDataParallel does not split it.
+    """
+    # Imported here, because it takes seconds.
+    from torch._dynamo import config as dynamo_config
+
     functorch_config.donated_buffer = False
-    return torch.compile(map.forward)
+    dynamo_config.optimize_ddp = False
+    return torch.compile(map.forward, dynamic=False)

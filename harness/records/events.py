@@ -148,6 +148,16 @@ class Cost(BaseModel):
     """Median backward time under DDP minus that without synchronization, in seconds."""
     gradient_bytes: int
     """Number of bytes that the ranks reduce."""
+    peak_requested_bytes: int = 0
+    """Peak of the bytes that tensors requested, weights included; this and what follows is 0 without a CUDA device."""
+    peak_active_bytes: int = 0
+    """Peak of the allocator's blocks in use."""
+    peak_reserved_bytes: int = 0
+    """Peak of what the allocator held of the device's memory."""
+    outside_bytes: int = 0
+    """Memory of the device in use outside the allocator: its context, libraries, and other processes."""
+    allocation_retries: int = 0
+    """How often the allocator had to empty its cache and try again, since the process started."""
 
 
 class Probe(Event, Cost):

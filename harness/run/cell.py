@@ -1,9 +1,11 @@
 """Runs one cell on one rank: locks the cell directory, joins the other ranks, and records the outcome."""
 
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -12,13 +14,21 @@ from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Sit
 from harness.config.trust import require_trust
 from harness.data.batches import Loader
 from harness.data.dataset import load
+from harness.measure.device import hardware, shared_gpu
 from harness.measure.scores import CATALOG
 from harness.models.precision import DTYPES, set_precision
 from harness.records import environment
-from harness.records.cell_folder import CellFolder, CellStatus, State
+from harness.records.cell_folder import CellBusy, CellFolder, CellStatus, State
 from harness.run.attempt import Attempt
 from harness.run.baseline_cell import run_baseline
-from harness.run.distributed import RankPosition, device_of, owned, process_group
+from harness.run.distributed import (
+    RankPosition,
+    device_of,
+    gather_values,
+    must_leave_at_once,
+    owned,
+    process_group,
+)
 from harness.run.timing_cell import run_timing
 from harness.run.train_cell import run_training
 from harness.run.tuning import tuned
@@ -42,6 +52,7 @@ def run_cell(
         CellBusy: another process is running this cell.
         ConfigError: the cell names a class of another package.
         ValueError: the number of ranks differs from the cell's world_size.
+        RuntimeError: the site has GPUs, but this rank has none.
     """
     folder = CellFolder(path)
     cell = folder.cell()
@@ -53,14 +64,11 @@ def run_cell(
     cell = cell.model_copy(update={"operations": site.operations(cell)})
     if position.world_size != cell.world_size:
         raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {position.world_size})")
-    device = device_of(position)
     meeting = path / "meeting"
-    with (
-        owned(folder, position, meeting),
-        process_group(position, device, meeting),
-        _failures_recorded(folder, position),
-    ):
-        return _run(folder, cell, position, device, stop, site.stage)
+    with owned(folder, position, meeting), _failures_recorded(folder, position):
+        device = device_of(position, site.wants_gpu)
+        with process_group(position, device, meeting):
+            return _run(folder, cell, position, device, stop, site.stage)
 
 
 def _run(
@@ -73,6 +81,9 @@ def _run(
 ) -> State:
     begin = time.time()
     set_precision(cell.precision, device)
+    ranks = gather_values(hardware(device), device)
+    if sharing := shared_gpu(ranks):
+        raise RuntimeError(sharing)
     number = folder.new_attempt() if position.rank == 0 else -1
     with folder.open_record(number) if position.rank == 0 else nullcontext() as record:
         described = environment.describe()
@@ -80,7 +91,7 @@ def _run(
         status = CellStatus(state="running", attempt=number, started=begin, message="starting", code=code)
         before = folder.status()
         status = status.model_copy(update={"began": before.began or begin, "seconds": before.seconds})
-        surroundings = {**described, **_hardware(device), "attempt": number}
+        surroundings = {**described, **ranks[position.rank], "ranks": ranks, "attempt": number}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.decoded_data, stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
@@ -107,19 +118,31 @@ def _run_kind(attempt: Attempt, cell: Cell) -> State:
             return run_training(attempt, cell)
 
 
-def _hardware(device: torch.device) -> dict[str, object]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {"device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
-
-
 @contextmanager
 def _failures_recorded(folder: CellFolder, position: RankPosition) -> Iterator[None]:
     """Write the first failure of any rank to the status; later failures on other ranks only follow from it."""
+    before = folder.newest_attempt
     try:
         yield
-    except BaseException as error:
-        if folder.status().state != "failed":
-            message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-            state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            folder.end_attempt(state, f"rank {position.rank}: {message}")
+    except CellBusy:
         raise
+    except BaseException as error:
+        _record_failure(folder, position, before, error)
+        if must_leave_at_once():
+            traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+        raise
+
+
+def _record_failure(folder: CellFolder, position: RankPosition, before: int, error: BaseException) -> None:
+    """Record why an attempt ended; `before` is the number of the attempt before it, as a rank may fail very early."""
+    if folder.newest_attempt == before:
+        with suppress(FileExistsError):
+            folder.new_attempt()
+    if folder.newest_attempt in folder.exits():
+        return
+    message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    folder.end_attempt(state, f"rank {position.rank} on {environment.host()}: {message}")

@@ -47,8 +47,10 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def load_newest(folder: Path, device: torch.device) -> tuple[int, dict[str, Any]] | None:
-    """Step and state of the newest intact checkpoint; None if there is none.
+def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and state of the newest intact checkpoint, on the CPU; None if there is none.
+
+    Whoever loads the state moves it: an optimizer keeps its counts of steps on the CPU and reads them at every step.
 
     Raises:
         ValueError: its digest is right, but it was not written by `save`.
@@ -57,7 +59,7 @@ def load_newest(folder: Path, device: torch.device) -> tuple[int, dict[str, Any]
         name = _NAME.fullmatch(path.name)
         if name and _digest(path) == name["digest"]:
             try:
-                return int(name["step"]), torch.load(path, map_location=device, weights_only=True)
+                return int(name["step"]), torch.load(path, map_location="cpu", weights_only=True)
             except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
                 raise ValueError(f"{path} holds no checkpoint ({str(error).splitlines()[0]})") from None
     return None

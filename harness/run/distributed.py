@@ -26,11 +26,15 @@ from torch.nn.functional import pad
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.measure.clock import Clock
+from harness.measure.device import accelerator, why_no_gpu
 from harness.records.cell_folder import CellBusy, CellFolder
-from harness.records.environment import processors
+from harness.records.environment import host, processors
 from harness.records.files import write_atomically
 
-TIMEOUT = timedelta(minutes=30)
+MEETING_TIMEOUT = timedelta(minutes=30)
+"""For the ranks to meet and to finish their first step: nodes start at different times, and some compile first."""
+STEP_TIMEOUT = timedelta(minutes=10)
+"""For each collective after the first step. Ranks then wait for each other only as long as a solve takes."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -68,6 +72,9 @@ class RankPosition:
 def process_group(position: RankPosition, device: torch.device, meeting: Path) -> Iterator[None]:
     """Join the ranks of this launch, and leave the group at the end.
 
+    After an error, ranks that communicate by NCCL are not left in order: that would wait for the other ranks, which may
+    sit in a collective that this rank never joins. The caller records the error and ends the process instead.
+
     Garbage is collected at the end because the group's threads live until its last reference is gone; a thread that
     frees a tensor while the interpreter shuts down would abort it.
     """
@@ -75,13 +82,36 @@ def process_group(position: RankPosition, device: torch.device, meeting: Path) -
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # by itself, gloo takes the interface of the host's name
     backend = dist.get_default_backend_for_device(device)
     dist.init_process_group(
-        backend, store=_store(position, meeting), rank=position.rank, world_size=position.world_size, timeout=TIMEOUT
+        backend,
+        store=_store(position, meeting),
+        rank=position.rank,
+        world_size=position.world_size,
+        timeout=MEETING_TIMEOUT,
+        # With a device, NCCL connects now, so that a rank without a connection fails here and not in its first step.
+        device_id=None if device.type == "cpu" else device,
     )
     try:
         yield
-    finally:
-        dist.destroy_process_group()
-        gc.collect()
+    except BaseException:
+        if not must_leave_at_once():
+            _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    dist.destroy_process_group()
+    gc.collect()
+
+
+def must_leave_at_once() -> bool:
+    """Whether a rank that has failed must end its process without leaving the group."""
+    return dist.is_initialized() and dist.get_world_size() > 1 and dist.get_backend() == "nccl"
+
+
+def wait_less() -> None:
+    """Shorten the time that a collective may wait, once all ranks have finished their first step."""
+    dist.distributed_c10d._set_pg_timeout(STEP_TIMEOUT)
 
 
 @contextmanager
@@ -103,15 +133,27 @@ def owned(folder: CellFolder, position: RankPosition, meeting: Path) -> Iterator
         raise
 
 
-def device_of(position: RankPosition) -> torch.device:
-    """This rank's accelerator if the machine has one, else the CPU with this rank's share of the threads."""
-    if torch.accelerator.is_available():
-        torch.accelerator.set_device_index(position.local_rank % torch.accelerator.device_count())
-        accelerator = torch.accelerator.current_accelerator()
-        assert accelerator is not None
-        return torch.device(accelerator.type, torch.accelerator.current_device_index())
-    torch.set_num_threads(position.threads or max(1, processors() // position.local_world_size))
-    return torch.device("cpu")
+def device_of(position: RankPosition, wants_gpu: bool | None = None) -> torch.device:
+    """This rank's GPU, or the CPU with this rank's share of the threads.
+
+    `wants_gpu` is what the cluster profile says; without a profile, None takes a GPU if there is one.
+
+    Raises:
+        RuntimeError: the profile asks for GPUs and this rank has none, or fewer are visible than ranks need.
+    """
+    found = None if wants_gpu is False else accelerator()
+    if found is None and wants_gpu:
+        raise RuntimeError(why_no_gpu())
+    if found is None:
+        torch.set_num_threads(position.threads or max(1, processors() // position.local_world_size))
+        return torch.device("cpu")
+    count = torch.accelerator.device_count()
+    # A scheduler may show each task only its own GPU; whether ranks then share one is checked once they have met.
+    index = position.local_rank if count > 1 else 0
+    if index >= count:
+        raise RuntimeError(f"{position.local_world_size} ranks on {host()} need as many GPUs, and {count} are visible")
+    torch.accelerator.set_device_index(index)
+    return torch.device(found.type, index)
 
 
 def data_parallel(model: nn.Module, clock: Clock) -> DistributedDataParallel:
@@ -166,16 +208,22 @@ def _store(position: RankPosition, meeting: Path) -> Store:
     if position.world_size == 1:
         return HashStore()
     if not position.launch:
-        return next(rendezvous("env://"))[0]
+        return next(rendezvous("env://", timeout=MEETING_TIMEOUT))[0]
     endpoint = _endpoint(position, meeting)
     if position.rank == 0:
-        host, port, listener = _listener(position)
+        address, port, listener = _listener(position)
         store = TCPStore(
-            host, port, position.world_size, is_master=True, wait_for_workers=False, master_listen_fd=listener
+            address,
+            port,
+            position.world_size,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=MEETING_TIMEOUT,
+            master_listen_fd=listener,
         )
-        write_atomically(endpoint, json.dumps([host, store.port]))
+        write_atomically(endpoint, json.dumps([address, store.port]))
         return store
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    deadline = time.monotonic() + MEETING_TIMEOUT.total_seconds()
     while not endpoint.exists():
         if time.monotonic() > deadline:
             raise TimeoutError(f"rank 0 did not publish {endpoint}")
@@ -183,8 +231,8 @@ def _store(position: RankPosition, meeting: Path) -> Store:
     published = json.loads(endpoint.read_text())
     if isinstance(published, str):
         raise CellBusy(published)
-    host, port = published
-    return TCPStore(host, port, position.world_size, is_master=False)
+    address, port = published
+    return TCPStore(address, port, position.world_size, is_master=False, timeout=MEETING_TIMEOUT)
 
 
 def _listener(position: RankPosition) -> tuple[str, int, int | None]:

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from harness.config.cells import PretrainCell, TrainCell
@@ -23,7 +22,7 @@ def denoiser_weights(folder: CellFolder, needed: PretrainCell) -> dict[str, Tens
         ValueError: the pretraining cell has not finished.
     """
     pretrained = folder.sibling(needed.cell_id)
-    loaded = checkpoint.load_newest(pretrained.checkpoints, torch.device("cpu"))
+    loaded = checkpoint.load_newest(pretrained.checkpoints)
     if pretrained.status().state != "finished" or loaded is None:
         raise ValueError(f"{folder.cell_id} needs {needed.cell_id}, which is not finished")
     weights: dict[str, Tensor] = loaded[1]["model"]
@@ -49,9 +48,8 @@ def trained_model(path: Path, trusted: Collection[str] = ()) -> tuple[TrainCell,
     if not isinstance(cell, TrainCell):
         raise ConfigError(f"cell: {path} is a {cell.kind} cell; only a train cell has a model")
     require_trust(cell, trusted)
-    cpu = torch.device("cpu")
     try:
-        loaded = checkpoint.load_newest(folder.weights, cpu) or checkpoint.load_newest(folder.checkpoints, cpu)
+        loaded = checkpoint.load_newest(folder.weights) or checkpoint.load_newest(folder.checkpoints)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cell: {error}") from None
     if loaded is None:

@@ -16,7 +16,7 @@ from harness.run import checkpoint
 from harness.run.attempt import Attempt
 from harness.run.combined_steps import combined_steps
 from harness.run.diagnostics import record_diagnostics
-from harness.run.distributed import data_parallel, gather, gather_values
+from harness.run.distributed import data_parallel, gather, gather_values, wait_less
 from harness.run.load_model import denoiser_weights
 from harness.training.loop import train
 from harness.training.sample_order import exposure
@@ -44,6 +44,8 @@ def run_training(attempt: Attempt, cell: PretrainCell | TrainCell) -> State:
 
     for step, stopping in combined_steps(attempt, train(task, model, load, clock, range(first, task.steps))):
         done = step.step == task.steps
+        if step.step == first + 1:
+            wait_less()
         attempt.write(step)
         attempt.report_step(step)
         if done or step.step % task.evaluate_every == 0:
@@ -85,14 +87,14 @@ def task_of(attempt: Attempt, cell: PretrainCell | TrainCell, clock: Clock) -> T
 
 def _resume(attempt: Attempt, task: Task) -> int:
     """Load the newest checkpoint into the task, and return the number of steps completed."""
-    loaded = checkpoint.load_newest(attempt.folder.checkpoints, attempt.device)
+    loaded = checkpoint.load_newest(attempt.folder.checkpoints)
     if loaded is None:
         return 0
     step, state = loaded
     task.model.load_state_dict(state["model"])
     task.optimizer.load_state_dict(state["optimizer"])
     task.schedule.load_state_dict(state["schedule"])
-    task.sample_order.load(state["states"])
+    task.sample_order.load({slot: kept.to(attempt.device) for slot, kept in state["states"].items()})
     return step
 
 

@@ -18,6 +18,7 @@ import submitit
 from rich.console import Console
 from rich.live import Live
 
+from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus
 from harness.records.environment import processors
 from launch.local.job import CellJob
@@ -27,6 +28,8 @@ from launch.tracking.status import read_rows_without_scheduler, table
 
 POLL_SECONDS = 0.3
 STANDARD_ERROR = 2
+PATIENCE_SECONDS = 10.0
+"""How long the other ranks of a cell may live on after one of them has failed; they may wait for it in a collective."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,14 @@ class Queue:
                 slots, free = free[:ranks], free[ranks:]
                 yield folder, slots
 
+    def end_stranded(self) -> None:
+        """Cancel jobs of which a rank has failed while others still wait for it."""
+        for running in self.running:
+            status = running.folder.status()
+            failed_for = time.time() - status.updated
+            if status.state == "failed" and status.updated >= running.since and failed_for > PATIENCE_SECONDS:
+                running.job.cancel()
+
     def settle(self) -> None:
         """Remove jobs that have ended; a cell whose job ended without writing a status is marked as failed."""
         for running in [running for running in self.running if running.job.done()]:
@@ -109,6 +120,7 @@ def run_locally(
     with _live_sync(runs, grid), Live(console=console, refresh_per_second=2, transient=True) as live:
         try:
             while queue.waiting or queue.running:
+                queue.end_stranded()
                 queue.settle()
                 for folder, slots in queue.startable():
                     job = _start(folder, slots, queue.capacity, profile, trusted)
@@ -132,7 +144,7 @@ def _start(
         tasks_per_node=ranks,
         timeout_min=profile.timeout_min,
         gpus_per_node=len(slots) if profile.gpus else 0,
-        visible_gpus=slots,
+        visible_gpus=visible_gpus(slots) if profile.gpus else slots,
         signal_delay_s=profile.signal_delay_s,
     )
     variables = submitit.helpers.environment_variables(**CPU_ENVIRONMENT, OMP_NUM_THREADS=str(threads))
@@ -155,6 +167,21 @@ def standard_error_to(path: Path) -> Iterator[None]:
     finally:
         os.dup2(terminal, STANDARD_ERROR)
         os.close(terminal)
+
+
+def visible_gpus(slots: Sequence[int]) -> list[int]:
+    """The GPUs of these slots, counted among those that this process may use.
+
+    Raises:
+        ConfigError: CUDA_VISIBLE_DEVICES names fewer GPUs, or names them in another way than by number.
+    """
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return list(slots)
+    numbers = allowed.split(",")
+    if max(slots) >= len(numbers) or not all(number.strip().isdigit() for number in numbers):
+        raise ConfigError(f"CUDA_VISIBLE_DEVICES: {allowed!r} must number at least {max(slots) + 1} GPUs, as in 0,1")
+    return [int(numbers[slot]) for slot in slots]
 
 
 @contextmanager

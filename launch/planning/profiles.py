@@ -75,7 +75,12 @@ class Local(Limits):
     ranks: NonNegativeInt = 0
     """Ranks that may run at once, with equal shares of the processors; 0 means one rank per processor."""
     gpus: bool = False
-    """Whether each rank gets its own GPU; ranks is then the number of GPUs to use."""
+    """Whether each rank gets its own GPU; ranks is then the number of GPUs to use. false computes on the CPU."""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """What the profile says: a missing GPU is an error, and a GPU is not used without being asked for."""
+        return self.gpus
 
     @model_validator(mode="after")
     def _gpus_are_counted(self) -> Self:
@@ -128,6 +133,11 @@ class Slurm(Limits):
     """Additional arguments of srun, such as --container-image=FILE."""
     python: list[str] = []
     """Command that starts Python on a node, such as [apptainer, exec, --nv, image.sif, python]; [] uses this Python."""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """What the profile says: a missing GPU is an error, and a GPU is not used without being asked for."""
+        return self.gpu is not None
 
 
 Profile = Local | Slurm

@@ -29,6 +29,7 @@ from launch.planning.profiles import Slurm
 from launch.slurm.stop_request import REASONS, StopRequest, rank_position
 
 EXIT_CODES = {"finished": 0, "interrupted": 3, "busy": 4}
+OUT_OF_MEMORY = "OutOfMemoryError"
 POLL_SECONDS = 1.0
 ECHO_SECONDS = 2.0
 BUSY_SECONDS = 30.0
@@ -110,7 +111,7 @@ class Bundle:
 
     def _may_run(self, folder: CellFolder) -> bool:
         """Whether the cell has retries left in this job; one that has used them up must not hold up the others."""
-        return failures(folder) <= self.profile.retries
+        return may_retry(folder, self.profile.retries)
 
     def _pass_on(self, stop: StopRequest, child: Child) -> None:
         """Forward the stop signal to a cell, and kill the cell if it does not end in time.
@@ -123,6 +124,12 @@ class Bundle:
             os.kill(child.process.pid, stop.signal)
         if stop.signal == signal.SIGUSR2 and time.monotonic() - stop.since > self.profile.signal_delay_s / 2:
             child.process.kill()
+
+
+def may_retry(folder: CellFolder, retries: int) -> bool:
+    """Whether a cell may be started again in this job. What did not fit into memory will not fit next time."""
+    here = [ended for ended in folder.exits().values() if ended.job == environment.job()]
+    return failures(folder) <= retries and not any(OUT_OF_MEMORY in ended.reason for ended in here)
 
 
 def failures(folder: CellFolder) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.records import environment
 from harness.records.cell_folder import CellFolder
 from launch.planning.runs_folder import Runs
-from launch.slurm.bundle import failures
+from launch.slurm.bundle import may_retry
 from launch.slurm.submissions import read
 
 
@@ -32,7 +32,7 @@ def main(folder: Path) -> int:
         # No cell started.
         unfinished[0].new_attempt()
         unfinished[0].end_attempt("failed", last_words)
-    if any(failures(cell) <= submission.profile.retries for cell in unfinished):
+    if any(may_retry(cell, submission.profile.retries) for cell in unfinished):
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
     return 1
 

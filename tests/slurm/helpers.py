@@ -59,7 +59,7 @@ def steps(folder: CellFolder) -> list[tuple[int, float]]:
 
 def weights(folder: CellFolder) -> dict[str, Tensor]:
     """The weights in the newest checkpoint."""
-    loaded = load_newest(folder.checkpoints, torch.device("cpu"))
+    loaded = load_newest(folder.checkpoints)
     assert loaded is not None, folder.cell_id
     state: dict[str, Tensor] = loaded[1]["model"]
     return state

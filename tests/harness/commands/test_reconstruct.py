@@ -101,7 +101,7 @@ def test_mistakes_are_one_line_and_write_nothing(trained: Path, photograph: Path
     (tmp_path / "odd" / "cell.json").write_text("{}")
     (tmp_path / "file").write_text("")
     shutil.copytree(trained, tmp_path / "nan")
-    loaded = checkpoint.load_newest(trained / "weights", torch.device("cpu"))
+    loaded = checkpoint.load_newest(trained / "weights")
     assert loaded is not None
     next(iter(loaded[1]["model"].values())).fill_(torch.nan)
     checkpoint.save(tmp_path / "nan" / "weights", loaded[0] + 1, loaded[1], keep=0)

@@ -106,7 +106,7 @@ def test_training_stays_within_the_bound_and_checkpoints_the_vectors(tmp_path: P
         folder = runs.cell(one.cell_id)
         folder.plan(one)
         assert run_here(folder) == "finished"
-        loaded = load_newest(folder.checkpoints, torch.device("cpu"))
+        loaded = load_newest(folder.checkpoints)
         assert loaded is not None
         prefix = "map.network." if one is cell else "network."
         state = {name.removeprefix(prefix): t for name, t in loaded[1]["model"].items() if name.startswith(prefix)}

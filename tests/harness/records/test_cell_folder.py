@@ -81,4 +81,4 @@ def test_what_a_killed_attempt_left_of_a_checkpoint_is_removed(tmp_path: Path) -
 def test_a_file_that_is_not_named_like_a_checkpoint_is_none(tmp_path: Path) -> None:
     for name in ("step-1.pt", "step-a-b-c.pt", "step-00000009-0000000000000000.pt"):
         (tmp_path / name).write_bytes(b"x")
-    assert checkpoint.load_newest(tmp_path, torch.device("cpu")) is None
+    assert checkpoint.load_newest(tmp_path) is None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from harness.records.events import Start, Step
 from harness.run.cell import run_cell
 from harness.run.checkpoint import load_newest, save
 from harness.run.distributed import RankPosition
+from harness.run.train_cell import _resume
 from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 
@@ -75,7 +77,7 @@ def test_killed_twice_it_ends_with_the_weights_and_losses_of_an_undisturbed_run(
     assert resumed_from[2] >= 28
     assert losses(killed) == losses(quiet)
     assert [step for step, _ in losses(killed)] == list(range(1, 61))
-    weights = [load_newest(folder.checkpoints, torch.device("cpu")) for folder in (quiet, killed)]
+    weights = [load_newest(folder.checkpoints) for folder in (quiet, killed)]
     assert weights[0] is not None
     assert weights[1] is not None
     for name, tensor in weights[0][1]["model"].items():
@@ -106,7 +108,29 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    loaded = load_newest(tmp_path, torch.device("cpu"))
+    loaded = load_newest(tmp_path)
     assert loaded is not None
     assert loaded[0] == 6
     assert older.name.startswith("step-00000006")
+
+
+def test_a_resumed_optimizer_counts_its_steps_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator, Adam would read the count of every parameter at every step, and each time wait for it."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.square().sum().backward()
+    optimizer.step()
+    kept = {"model": {}, "optimizer": optimizer.state_dict(), "schedule": {}, "states": {0: torch.ones(1)}}
+    save(tmp_path / "checkpoints", 1, kept, keep=0)
+    elsewhere, states = torch.nn.Parameter(torch.ones(2, device="meta")), {}
+    task = SimpleNamespace(
+        model=torch.nn.Module(),
+        optimizer=torch.optim.Adam([elsewhere]),
+        schedule=SimpleNamespace(load_state_dict=lambda state: None),
+        sample_order=SimpleNamespace(load=states.update),
+    )
+    attempt = SimpleNamespace(folder=CellFolder(tmp_path), device=torch.device("meta"))
+    assert _resume(attempt, task) == 1  # type: ignore[arg-type]
+    state = task.optimizer.state[elsewhere]
+    assert (state["step"].device.type, state["exp_avg"].device.type) == ("cpu", "meta")
+    assert states[0].device.type == "meta"

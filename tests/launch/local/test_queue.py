@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from harness.config.errors import ConfigError
-from launch.local.queue import Queue, Running, standard_error_to
+from harness.records.cell_folder import CellStatus, State
+from launch.local.queue import Queue, Running, standard_error_to, visible_gpus
 from launch.planning.grid import Grid
 from launch.planning.profiles import Local, read_profile
 from launch.planning.runs_folder import Runs
@@ -21,6 +23,10 @@ class Job:
     """A job that runs until it is told that it has ended."""
 
     ended = False
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
     def done(self) -> bool:
         return self.ended
@@ -65,6 +71,27 @@ def test_gpus_have_to_be_counted_and_to_suffice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="world_size: 4 needs as many GPUs, and this --cluster has ranks: 2"):
         launch(runs, Grid(name="four"), [cell], Local(gpus=True, ranks=2), Console())
     assert not (tmp_path / "runs" / "cells").exists()
+
+
+@pytest.mark.parametrize(("state", "age", "cancelled"), [("failed", 60, True), ("failed", 1, False),
+                                                         ("running", 60, False)])  # fmt: skip
+def test_ranks_that_outlive_a_failed_one_are_ended(runs: Runs, state: State, age: float, cancelled: bool) -> None:
+    """Submitit's controller waits for all ranks, and these may wait for the failed one."""
+    folder, job = runs.cell("cell"), Job()
+    folder.write_status(CellStatus(state=state, updated=time.time() - age))
+    queue = Queue([], {}, {}, 1, [Running(folder, [0], time.time() - 100, job)])  # type: ignore[arg-type]
+    with folder.locked():
+        queue.end_stranded()
+    assert job.cancelled == cancelled
+
+
+def test_slots_are_counted_among_the_gpus_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus([0, 1]) == [0, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert visible_gpus([1, 0]) == [3, 2]
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES: '2,3' must number at least 3 GPUs"):
+        visible_gpus([2])
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
