@@ -143,6 +143,8 @@ def _record_failure(folder: CellFolder, position: RankPosition, before: int, err
             folder.new_attempt()
     if folder.newest_attempt in folder.exits():
         return
-    message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    # The lines before the message show the place of a syntax error, and those after it are notes.
+    said = next(line for line in traceback.format_exception_only(error) if not line.startswith(" "))
+    message = "; ".join(text.strip().splitlines()[0] for text in (said, *getattr(error, "__notes__", [])))
     state: State = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     folder.end_attempt(state, f"rank {position.rank} on {environment.host()}: {message}")

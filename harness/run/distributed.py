@@ -37,6 +37,9 @@ STEP_TIMEOUT = timedelta(minutes=10)
 """For each collective after the first step. Ranks then wait for each other only as long as a solve takes."""
 LOOPBACK = "127.0.0.1"
 
+ANSWER_SECONDS = 5.0
+"""How long after a timeout a rank waits for the others to say that they waited too."""
+
 
 @dataclass(frozen=True)
 class RankPosition:
@@ -90,13 +93,29 @@ def process_group(position: RankPosition, device: torch.device, meeting: Path) -
         # With a device, NCCL connects now, so that a rank without a connection fails here and not in its first step.
         device_id=None if device.type == "cpu" else device,
     )
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"host/{position.rank}", host())
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if any(word in str(error).lower() for word in ("timed out", "timeout")):
+            error.add_note(_silent_ranks(store, position) or "it is not known which rank stalled")
         if not must_leave_at_once():
             _leave()
         raise
     _leave()
+
+
+def _silent_ranks(store: Store, position: RankPosition) -> str:
+    """Which ranks a collective waited for: all that waited say so in the store. Empty if that can't be known."""
+    try:
+        store.set(f"waited/{position.rank}", "")
+        time.sleep(ANSWER_SECONDS)
+        others = [rank for rank in range(position.world_size) if not store.check([f"waited/{rank}"])]
+        named = [f"rank {rank} on {store.get(f'host/{rank}').decode()}" for rank in others]
+    except RuntimeError:  # rank 0, which has the store, is gone
+        return ""
+    return f"no sign of {', '.join(named)}" if named else ""
 
 
 def _leave() -> None:

@@ -1,5 +1,6 @@
 """The progress of a grid's cells, read from their directories, and what the scheduler says about unfinished ones."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ ROWS_SHOWN = 60
 BAR_WIDTH = 10
 PATIENCE_SECONDS = 5.0
 WATCH_SECONDS = 2.0
+SILENCE_SECONDS = 120.0
+"""Age of a running cell's status from which it is shown. Steps write it; long evaluations do not."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,17 @@ class Row:
             seconds_left=status.seconds_left(),
             updated=status.updated,
             queue=scheduler_says(status, job),
-            message=status.message or _cut(status),
+            message=status.message or _silent(status) or _cut(status),
             code=status.code,
         )
+
+
+def _silent(status: CellStatus) -> str:
+    """How long ago a running cell wrote its status, if that is long: a rank may have stalled."""
+    age = time.time() - status.updated
+    if status.state != "running" or age < SILENCE_SECONDS:
+        return ""
+    return f"last sign of life {duration(age)} ago"
 
 
 def _cut(status: CellStatus) -> str:

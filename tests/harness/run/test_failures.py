@@ -1,6 +1,9 @@
 """A rank that fails or stalls does not hold up the others, and the status says which rank on which node it was."""
 
+import multiprocessing
 import time
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from rich.console import Console
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from harness.models.maps import Map
+from harness.records import environment
 from harness.run import cell as cells
 from harness.run import distributed
 from harness.run.distributed import MEETING_TIMEOUT, STEP_TIMEOUT, RankPosition, process_group, wait_less
@@ -117,3 +121,27 @@ def test_training_shortens_the_timeout_once(runs: Runs, monkeypatch: pytest.Monk
     assert called == [1]
     start = folder.events()[0]
     assert [rank["device"] for rank in start.environment["ranks"]] == ["cpu"]  # type: ignore[union-attr]
+
+
+def one_of_three(rank: int, folder: Path) -> None:
+    """Rank 2 stalls before a collective that the others enter."""
+    distributed.STEP_TIMEOUT = timedelta(seconds=2)
+    distributed.ANSWER_SECONDS = 2.0
+    position, recorded = RankPosition(rank, 3, rank, 3, launch="test"), Runs(folder).cell("cell")
+    with suppress(RuntimeError), cells._failures_recorded(recorded, position), process_group(position, CPU, folder):
+        wait_less()
+        if rank == 2:
+            time.sleep(60)
+        dist.all_reduce(torch.ones(1))
+
+
+def test_a_stalled_rank_is_named_with_its_node(runs: Runs, tmp_path: Path) -> None:
+    runs.cell("cell").path.mkdir(parents=True)
+    spawn = multiprocessing.get_context("spawn")
+    ranks = [spawn.Process(target=one_of_three, args=(rank, runs.root)) for rank in range(3)]
+    for process in ranks:
+        process.start()
+    for process in ranks[:2]:
+        process.join(50)
+    ranks[2].kill()
+    assert runs.cell("cell").status().message.endswith(f"; no sign of rank 2 on {environment.host()}")

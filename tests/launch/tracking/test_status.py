@@ -1,12 +1,13 @@
 """What `status` makes of a cell's own words and the scheduler's."""
 
+import time
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from harness.commands.console import screen
-from harness.records.cell_folder import CellStatus
+from harness.records.cell_folder import CellStatus, State
 from launch.slurm.queue import Job
 from launch.tracking.status import ROWS_SHOWN, Row, table
 
@@ -94,3 +95,11 @@ def test_names_of_cells_stay_whole_where_no_terminal_is(capsys: pytest.CaptureFi
     name, message = "feed-forward_stochastic-neumann_cosine_s10-0123456789ab", "cannot be read: " + "x " * 60
     screen().print(table([Row.of(name, CellStatus(state="interrupted", message=message), None)]))
     assert name in capsys.readouterr().out
+
+
+def test_a_running_cell_that_has_been_silent_says_for_how_long() -> None:
+    def message(state: State, age: float) -> str:
+        return Row.of("cell", CellStatus(state=state, updated=time.time() - age), None).message
+
+    assert message("running", 750) == "last sign of life 12:30 ago"
+    assert [message("running", 10), message("finished", 750)] == ["", ""]
