@@ -65,7 +65,9 @@ class InverseEstimate:
     def _forget(self, mask: Tensor) -> None:
         self.steps.masked_fill_(mask[:, None, None], 0)
         self.surprises.masked_fill_(mask[:, None, None], 0)
-        self.matrix = keep(mask, torch.eye(self.memory).to(self.matrix), self.matrix)
+        self.matrix = keep(
+            mask, torch.eye(self.memory, dtype=self.matrix.dtype, device=self.matrix.device), self.matrix
+        )
 
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """The first arguments with which `apply` computes K^T z, an estimate of (I - J)^-T z."""

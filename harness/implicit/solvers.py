@@ -213,6 +213,8 @@ class Progress:
 
     def finished(self, step: int) -> bool:
         """Whether no sample runs any more, as far as the host knows after `step`."""
+        if self.tol < 0 and self.check_every > 1:
+            return False  # Only divergence ends such a solve early, for which a device need not wait.
         return (step + 1) % self.check_every == 0 and not self.running.any()
 
     def solution(self, value: Tensor, cut: Status = Status.MAX_STEPS) -> Solution:

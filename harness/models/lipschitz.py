@@ -49,7 +49,7 @@ class Projection:
                 dominant, norm = power_iteration(layer, layer.get_buffer("dominant"))
                 layer.get_buffer("dominant").copy_(dominant)
             with torch.no_grad():
-                layer.weight.mul_(ratio(norm.new_tensor(self.bound), norm).clamp_max(1))
+                layer.weight.mul_(ratio(torch.full_like(norm, self.bound), norm).clamp_max(1))
 
 
 class SpectralProjection(Projection):
@@ -69,7 +69,7 @@ class SpectralProjection(Projection):
         """Scale each layer whose largest transfer matrix is too large."""
         for layer in self.convolutions:
             norm = (1 + MARGIN) * _peak(layer.weight)
-            layer.weight.mul_(ratio(norm.new_tensor(self.bound), norm).clamp_max(1).to(layer.weight.dtype))
+            layer.weight.mul_(ratio(torch.full_like(norm, self.bound), norm).clamp_max(1).to(layer.weight.dtype))
 
 
 def norm_bound(layer: nn.Conv2d, grid: int = BOUND_GRID) -> Tensor:
@@ -88,12 +88,13 @@ def _peak(weight: Tensor) -> Tensor:
     norms = _transfer_norms(weight, frequencies)
     best = norms.topk(CANDIDATES)
     top, at, step = best.values, frequencies[best.indices], 2 * math.pi / COARSE_GRID
-    around = torch.cartesian_prod(torch.arange(-1.0, 2.0), torch.arange(-1.0, 2.0)).to(frequencies)
+    offsets = torch.arange(-1.0, 2.0, dtype=frequencies.dtype, device=frequencies.device)
+    around = torch.cartesian_prod(offsets, offsets)
     for _ in range(HALVINGS):
         step /= 2
         near = at[:, None] + step * around
         top, which = _transfer_norms(weight, near.flatten(0, 1)).view(near.shape[:2]).max(dim=1)
-        at = near[torch.arange(len(at)), which]
+        at = near[torch.arange(len(at), device=at.device), which]
     return top.max()
 
 

@@ -4,6 +4,9 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
+import torch
+from torch import Tensor
+
 from harness.implicit.solvers import Solution, Status
 from harness.measure.step_time import with_waiting
 from harness.records.events import Step
@@ -49,31 +52,38 @@ def combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tup
 
 
 def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
-    """One rank's numbers for a step, and the indices of its diverged pictures."""
+    """One rank's numbers for a step, and the indices of its diverged pictures; they leave the device in one copy."""
     forward, adjoint = local.output.forward, local.output.adjoint
+    zero = torch.zeros((), dtype=torch.float64, device=forward.nfe.device)
     failed = forward.status == Status.DIVERGED
     for solution in adjoint:
         failed = failed | (solution.status == Status.DIVERGED)
-    names = [index for index, bad in zip(local.batch.indices, failed.tolist(), strict=True) if bad]
     numbers = {
         "loss": local.loss,
-        "penalty": local.penalty,
-        "nfe": float(forward.nfe.double().mean()),
-        "busiest": float(forward.nfe.max() + sum(solution.nfe.max() for solution in adjoint)),
-        "residual": float(forward.residual.max()),
-        "adjoint_nfe": sum(float(solution.nfe.double().mean()) for solution in adjoint),
-        "adjoint_residual": max((float(solution.residual.max()) for solution in adjoint), default=0.0),
+        "penalty": local.penalty.to(zero.device),
+        "nfe": forward.nfe.double().mean(),
+        "busiest": sum((solution.nfe.max() for solution in adjoint), forward.nfe.max()),
+        "residual": forward.residual.max(),
+        "adjoint_nfe": sum((solution.nfe.double().mean() for solution in adjoint), zero),
+        "adjoint_residual": _largest(zero, [solution.residual.max() for solution in adjoint]),
         "unconverged": _share(forward),
-        "adjoint_unconverged": max((_share(solution) for solution in adjoint), default=0.0),
-        "has_tolerance": float(any(bool((solution.status != Status.FIXED_STEPS).any()) for solution in adjoint)),
-        "diverged": float(len(names)),
+        "adjoint_unconverged": _largest(zero, [_share(solution) for solution in adjoint]),
+        "has_tolerance": _largest(zero, [(solution.status != Status.FIXED_STEPS).any() for solution in adjoint]),
+        "diverged": failed.sum(),
     }
-    return numbers, names
+    copied = torch.cat([torch.stack([number.double() for number in numbers.values()]), failed.double()]).tolist()
+    names = [index for index, bad in zip(local.batch.indices, copied[len(numbers) :], strict=True) if bad]
+    return dict(zip(numbers, copied, strict=False)), names
 
 
-def _share(solution: Solution) -> float:
-    """The share of samples that ended at the largest number of steps."""
-    return float((solution.status == Status.MAX_STEPS).double().mean())
+def _largest(zero: Tensor, found: list[Tensor]) -> Tensor:
+    """The largest of these scalars; zero if there is none."""
+    return torch.stack([one.double() for one in found]).max() if found else zero
+
+
+def _share(solution: Solution) -> Tensor:
+    """The share of samples that ended at the largest number of steps, a scalar."""
+    return (solution.status == Status.MAX_STEPS).double().mean()
 
 
 def _mean(values: tuple[float, ...]) -> float:

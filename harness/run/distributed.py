@@ -199,7 +199,8 @@ def gather(values: list[float], device: torch.device) -> list[list[float]]:
     mine = torch.tensor(values, dtype=torch.float64, device=device)
     everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, mine)
-    return [row.tolist() for row in everyone]
+    rows: list[list[float]] = torch.stack(everyone).tolist()  # one copy from the device, not one per rank
+    return rows
 
 
 def gather_values(value: Any, device: torch.device) -> list[Any]:

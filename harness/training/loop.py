@@ -1,10 +1,11 @@
 """The training loop, which knows nothing of job schedulers, tracking servers or files."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.data.batches import Batch
 from harness.measure.clock import Clock
@@ -18,8 +19,9 @@ class LocalStep:
 
     step: int
     """Number of completed steps, including this one."""
-    loss: float
-    penalty: float
+    loss: Tensor
+    """A scalar on the device, like the penalty: both leave it with the other statistics of the step."""
+    penalty: Tensor
     learning_rate: float
     gradient_norm: float
     updated: bool
@@ -47,9 +49,9 @@ def train(
             loss = task.loss(output.image, batch.images)
             (loss + output.penalty).backward()
         with clock("optimizer"):
-            norm = nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf)
+            norm = float(nn.utils.clip_grad_norm_(parameters, task.gradient_clip or torch.inf))
             # The reduced gradient is the same on all ranks, so they all take the same branch.
-            updated = bool(norm.isfinite())
+            updated = math.isfinite(norm)
             if updated:
                 task.optimizer.step()
             task.optimizer.zero_grad()
@@ -58,10 +60,10 @@ def train(
         task.sample_order.keep(step, output.state, output.adjoint[-1].value if output.adjoint else None)
         yield LocalStep(
             step=step + 1,
-            loss=float(loss.detach()),
-            penalty=float(output.penalty.detach()),
+            loss=loss.detach(),
+            penalty=output.penalty.detach(),
             learning_rate=learning_rate,
-            gradient_norm=float(norm),
+            gradient_norm=norm,
             updated=updated,
             batch=batch,
             output=output,
