@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Many containers set this; with it, every process would spend seconds compiling torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo slurm-demo test test-faults check docs bench peers results install clean
+.PHONY: demo slurm-demo test test-faults check docs bench peers results gpu-check install clean
 
 install: .venv/installed
 
@@ -51,6 +51,12 @@ docs: install
 bench: install
 	OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
 		$(BIN)/python -m harness bench
+
+# Can results and measurements on this GPU be trusted? Writes build/gpu-check.json and .md. On a CPU, as a trial of the
+# code alone: JFBENCH_GPU_DRY_RUN=1 make gpu-check
+gpu-check: install
+	$(BIN)/python -m launch doctor --gpu || [ -n "$$JFBENCH_GPU_DRY_RUN" ]
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 peers: install
 	$(BIN)/pip install --quiet --editable '.[peers]' --constraint constraints.txt
