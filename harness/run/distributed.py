@@ -110,7 +110,8 @@ def _silent_ranks(store: Store, position: RankPosition) -> str:
     """Which ranks a collective waited for: all that waited say so in the store. Empty if that can't be known."""
     try:
         store.set(f"waited/{position.rank}", "")
-        time.sleep(ANSWER_SECONDS)
+        # Rank 0 has the store, so it waits until the others have read it.
+        time.sleep(2 * ANSWER_SECONDS if position.rank == 0 else ANSWER_SECONDS)
         others = [rank for rank in range(position.world_size) if not store.check([f"waited/{rank}"])]
         named = [f"rank {rank} on {store.get(f'host/{rank}').decode()}" for rank in others]
     except RuntimeError:  # rank 0, which has the store, is gone

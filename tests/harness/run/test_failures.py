@@ -45,8 +45,8 @@ def test_an_exception_on_one_rank_ends_all_within_a_minute_and_is_in_the_status(
     folder = runs.cell(cell.cell_id)
     for one in (cell.needs, cell):
         runs.cell(one.cell_id).plan(one)
-    run_locally(runs, "planted", [runs.cell(cell.needs.cell_id)], Local(ranks=2), Console())
-    run_locally(runs, "planted", [folder], Local(ranks=2), Console())
+    run_locally(runs, "planted", [runs.cell(cell.needs.cell_id)], Local(ranks=2), Console(), ["tests"])
+    run_locally(runs, "planted", [folder], Local(ranks=2), Console(), ["tests"])
     assert time.time() - folder.exits()[0].time < 60, "since the failure was recorded"
     assert folder.status().state == "failed"
     assert folder.status().message.startswith("rank 1 on ")
