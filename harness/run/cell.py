@@ -80,7 +80,7 @@ def _run(
         status = CellStatus(state="running", attempt=number, started=begin, message="starting", code=code)
         before = folder.status()
         status = status.model_copy(update={"began": before.began or begin, "seconds": before.seconds})
-        surroundings = {**described, **_hardware(device), "attempt": number}
+        surroundings = {**described, **_hardware(device, position), "attempt": number}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.decoded_data, stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)
@@ -107,9 +107,10 @@ def _run_kind(attempt: Attempt, cell: Cell) -> State:
             return run_training(attempt, cell)
 
 
-def _hardware(device: torch.device) -> dict[str, object]:
+def _hardware(device: torch.device, position: RankPosition) -> dict[str, object]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {"device": str(device), "gpu": gpu, "threads": torch.get_num_threads()}
+    shared = {"threads": torch.get_num_threads(), "processors": environment.processors()}
+    return {"device": str(device), "gpu": gpu, **shared, "ranks_on_host": position.local_world_size}
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
+import torch
+
 from harness.implicit.solvers import Solution, Status
 from harness.measure.step_time import with_waiting
 from harness.records.events import Step
@@ -15,7 +17,7 @@ from harness.training.loop import LocalStep
 def combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tuple[Step, bool]]:
     """Yield each step's results combined over all ranks, and whether any rank was asked to stop.
 
-    This costs one small gather per step, after the step's own synchronization.
+    This costs small gathers per step, after the step's own synchronization.
     """
     for local in steps:
         numbers, names = _rank_numbers(local)
@@ -43,6 +45,8 @@ def combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tup
                 adjoint_unconverged=_mean(ranks["adjoint_unconverged"]) if min(ranks["has_tolerance"]) else None,
                 seconds=with_waiting({phase: ranks[phase] for phase in local.seconds}),
                 updated=local.updated,
+                evaluations=_of_each_sample([local.output.forward], attempt.device),
+                products=_of_each_sample(local.output.adjoint, attempt.device),
             ),
             stopping,
         )
@@ -69,6 +73,12 @@ def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
         "diverged": float(len(names)),
     }
     return numbers, names
+
+
+def _of_each_sample(solves: list[Solution], device: torch.device) -> tuple[int, ...]:
+    """What these solves needed for each sample of the global batch, in rank order; empty without a solve."""
+    mine = [sum(counts) for counts in zip(*(solution.nfe.tolist() for solution in solves), strict=True)]
+    return tuple(int(count) for row in gather(mine, device) for count in row) if solves else ()
 
 
 def _share(solution: Solution) -> float:
