@@ -333,6 +333,10 @@ def doctor(
         ),
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="Check this machine's GPU; a missing one fails.")] = False,
+    collectives: Annotated[
+        bool,
+        typer.Option("--collectives", help="Time all-reduces between this machine's devices, for reports."),
+    ] = False,
     root: RunsOption = RUNS,
 ) -> None:
     """Check a cluster before a launch, or a device before a measurement; exit code 1 if something is wrong.
@@ -340,11 +344,12 @@ def doctor(
     \b
     python -m launch doctor --cluster my-site.yaml
     srun --gres=gpu:2 python -m launch doctor --gpu
+    srun --gres=gpu:8 python -m launch doctor --collectives
     """
     from harness.config.errors import ConfigError
 
-    if cluster is None and not gpu:
-        raise ConfigError("doctor: give --cluster FILE, --gpu or both")
+    if cluster is None and not gpu and not collectives:
+        raise ConfigError("doctor: give --cluster FILE, --gpu, --collectives or several of them")
     sound = True
     if cluster is not None:
         from launch.planning.profiles import Slurm, read_profile
@@ -359,6 +364,10 @@ def doctor(
         from harness.measure.device_check import check_device
 
         sound = report_checks(check_device()) and sound
+    if collectives:
+        from harness.measure.collectives import check_collectives
+
+        sound = report_checks(check_collectives(root)) and sound
     raise typer.Exit(0 if sound else 1)
 
 

@@ -14,6 +14,7 @@ from harness.config.catalog.metrics import MetricSpec, catalog_metrics
 from harness.config.cells import BaselineCell, Cell, ModelCell, TimingCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus
+from harness.records.collectives import Sweep, read_sweep
 from harness.records.events import (
     AnyEvent,
     Contraction,
@@ -93,6 +94,8 @@ class GridData:
     """What is wrong with each file that cannot be read, in one line."""
     damaged_pictures: frozenset[Path]
     """Reconstructions that cannot be read."""
+    sweep: Sweep | None = None
+    """The times of all-reduces on the machine of the runs, if `launch doctor --collectives` measured them."""
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -142,6 +145,7 @@ def load(runs: Runs, grid: str) -> GridData:
     folders = {folder.cell_id: folder for folder in runs.cells_of(grid)}
     pictures = _damaged_pictures(folders.values())
     estimates, damage = _estimates(runs, grid)
+    sweep, no_sweep = _sweep(runs, grid)
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
     known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
     cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
@@ -180,8 +184,10 @@ def load(runs: Runs, grid: str) -> GridData:
             *(one.status.message for one in read.values() if one.status.state == "damaged"),
             *(f"{path}: the picture cannot be read" for path in pictures),
             *damage,
+            *no_sweep,
         ),
         damaged_pictures=frozenset(pictures),
+        sweep=sweep,
     )
 
 
@@ -190,6 +196,13 @@ def _estimates(runs: Runs, grid: str) -> tuple[dict[str, float], list[str]]:
         return runs.estimates(grid), []
     except ConfigError as error:
         return {}, [str(error)]
+
+
+def _sweep(runs: Runs, grid: str) -> tuple[Sweep | None, list[str]]:
+    try:
+        return read_sweep([runs.grid_folder(grid), runs.root]), []
+    except ConfigError as error:
+        return None, [str(error)]
 
 
 def _damaged_pictures(folders: Iterable[CellFolder]) -> list[Path]:

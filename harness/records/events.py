@@ -65,6 +65,11 @@ class Step(Event):
     """Share of the global batch whose forward solve ended at its maximum number of steps, above its tolerance."""
     adjoint_unconverged: float | None = None
     """The same share of the adjoint solves; null without an adjoint solve that has a tolerance to meet."""
+    evaluations: tuple[int, ...] = ()
+    """Forward evaluations of T of each sample, in the order of the global batch: the first rank's samples come first.
+    Empty in records from before this field."""
+    products: tuple[int, ...] = ()
+    """Products with the Jacobian of each sample's adjoint solve, in the same order; empty without one."""
     seconds: dict[str, list[float]]
     """Seconds of each phase on each rank. On every rank, the phases add up to the wall time of the whole step."""
     updated: bool = True

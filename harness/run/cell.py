@@ -91,7 +91,8 @@ def _run(
         status = CellStatus(state="running", attempt=number, started=begin, message="starting", code=code)
         before = folder.status()
         status = status.model_copy(update={"began": before.began or begin, "seconds": before.seconds})
-        surroundings = {**described, **ranks[position.rank], "ranks": ranks, "attempt": number}
+        shared = {"processors": environment.processors(), "ranks_on_host": position.local_world_size}
+        surroundings = {**described, **ranks[position.rank], **shared, "ranks": ranks, "attempt": number}
         value_range = cell.value_range if isinstance(cell, PretrainCell) else cell.physics.value_range
         dataset = load(cell.data, folder.decoded_data, stage)
         loader = Loader(dataset, value_range, device, DTYPES[cell.precision], cell.data.crop)

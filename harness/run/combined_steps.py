@@ -21,8 +21,11 @@ def combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tup
     This costs one small gather per step, after the step's own synchronization.
     """
     for local in steps:
-        numbers, names = _rank_numbers(local)
-        everyone = gather([float(bool(attempt.stop())), *numbers.values(), *local.seconds.values()], attempt.device)
+        numbers, names, counts = _rank_numbers(local)
+        mine = [float(bool(attempt.stop())), *numbers.values(), *local.seconds.values()]
+        everyone = gather([*mine, *counts], attempt.device)
+        samples = [row[len(mine) :] for row in everyone]
+        everyone = [row[: len(mine)] for row in everyone]
         stopping = any(row[0] for row in everyone)
         columns = list(zip(*everyone, strict=True))[1:]
         ranks = dict(zip([*numbers, *local.seconds], columns, strict=True))
@@ -46,13 +49,19 @@ def combined_steps(attempt: Attempt, steps: Iterator[LocalStep]) -> Iterator[tup
                 adjoint_unconverged=_mean(ranks["adjoint_unconverged"]) if min(ranks["has_tolerance"]) else None,
                 seconds=with_waiting({phase: ranks[phase] for phase in local.seconds}),
                 updated=local.updated,
+                evaluations=tuple(int(count) for rank in samples for count in rank[: len(local.batch.indices)]),
+                products=tuple(int(count) for rank in samples for count in rank[len(local.batch.indices) :]),
             ),
             stopping,
         )
 
 
-def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
-    """One rank's numbers for a step, and the indices of its diverged pictures; they leave the device in one copy."""
+def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int], list[float]]:
+    """One rank's numbers for a step, the indices of its diverged pictures, and what each sample needed.
+
+    The last are the evaluations of every sample, followed by its products if the adjoint equation was solved. All leave
+    the device in one copy.
+    """
     forward, adjoint = local.output.forward, local.output.adjoint
     zero = torch.zeros((), dtype=torch.float64, device=forward.nfe.device)
     failed = forward.status == Status.DIVERGED
@@ -71,9 +80,12 @@ def _rank_numbers(local: LocalStep) -> tuple[dict[str, float], list[int]]:
         "has_tolerance": _largest(zero, [(solution.status != Status.FIXED_STEPS).any() for solution in adjoint]),
         "diverged": failed.sum(),
     }
-    copied = torch.cat([torch.stack([number.double() for number in numbers.values()]), failed.double()]).tolist()
-    names = [index for index, bad in zip(local.batch.indices, copied[len(numbers) :], strict=True) if bad]
-    return dict(zip(numbers, copied, strict=False)), names
+    products = [torch.stack([solution.nfe for solution in adjoint]).sum(0)] if adjoint else []
+    parts = [torch.stack([number.double() for number in numbers.values()]), failed, forward.nfe, *products]
+    copied = torch.cat([part.double() for part in parts]).tolist()
+    flags, counts = copied[len(numbers) :][: len(failed)], copied[len(numbers) + len(failed) :]
+    names = [index for index, bad in zip(local.batch.indices, flags, strict=True) if bad]
+    return dict(zip(numbers, copied, strict=False)), names, counts
 
 
 def _largest(zero: Tensor, found: list[Tensor]) -> Tensor:

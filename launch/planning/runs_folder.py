@@ -3,6 +3,7 @@
 runs/cells/CELL_ID/        one directory per cell, shared by all grids that contain the cell
 runs/grids/GRID/grid.json  the declared grid and the ids of its cells
 runs/grids/GRID/estimates.json  seconds that each cell was expected to take when it was launched
+runs/collectives.json      times of all-reduces, if `launch doctor --collectives` measured them
 runs/data/                 decoded pictures
 runs/mlflow.db, runs/mlartifacts/
 """

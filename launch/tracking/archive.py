@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.config.dotted import with_field
 from harness.config.errors import ConfigError
+from harness.records import collectives
 from harness.records.cell_folder import CellFolder
 from harness.records.files import replacing
 from launch.planning.grid import parse_assignment
@@ -22,7 +23,7 @@ from launch.planning.runs_folder import ANYWHERE, Runs
 DEFINITIONS = re.compile(r"cells/[\w.-]+/(cell|tuned)\.json|grids/[\w.-]+/grid\.json")
 RECORDS = re.compile(
     r"cells/[\w.-]+/(status\.json|scores\.jsonl|attempts/\d+/(record\.jsonl|exit\.json))"
-    r"|grids/[\w.-]+/estimates\.json"
+    r"|grids/[\w.-]+/(estimates|collectives)\.json"
 )
 WEIGHTS = re.compile(r"cells/[\w.-]+/(weights|checkpoints)/step-\d+-\w+\.pt")
 LARGEST = 2**32
@@ -42,8 +43,8 @@ def pack(runs: Runs, grid: str, file: Path, weights: bool = False) -> int:
     roots = {str(root) for folder in folders for root in _locations(folder)}
     try:
         with replacing(file) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
-            for path in sorted(_files(runs, grid, folders)):
-                name = path.relative_to(runs.root).as_posix()
+            for place, path in sorted(_files(runs, grid, folders).items()):
+                name = place.relative_to(runs.root).as_posix()
                 if any(pattern.fullmatch(name) for pattern in wanted):
                     _add(archive, name, path.read_bytes(), roots)
     except OSError as error:
@@ -95,9 +96,13 @@ def _locations(folder: CellFolder) -> Iterator[Any]:
     return (getattr(data, field) for field in data.location_fields)
 
 
-def _files(runs: Runs, grid: str, folders: list[CellFolder]) -> Iterator[Path]:
-    for folder in [*(one.path for one in folders), runs.grid_folder(grid)]:
-        yield from (path for path in folder.rglob("*") if path.is_file())
+def _files(runs: Runs, grid: str, folders: list[CellFolder]) -> dict[Path, Path]:
+    """Where each file belongs, and where it is: the sweep of all-reduces of this machine goes with the grid."""
+    own = [*(one.path for one in folders), runs.grid_folder(grid)]
+    found = {path: path for folder in own for path in folder.rglob("*") if path.is_file()}
+    if (runs.root / collectives.FILE).is_file():
+        found.setdefault(runs.grid_folder(grid) / collectives.FILE, runs.root / collectives.FILE)
+    return found
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes, roots: set[str]) -> None:

@@ -145,7 +145,16 @@ def _step(event: Step) -> dict[str, float]:
     return train | phases | {"seconds/step": event.duration}
 
 
-_STEP_METRICS = set(Step.model_fields) - {"event", "time", "step", "seconds", "diverged", "updated"}
+_STEP_METRICS = set(Step.model_fields) - {
+    "event",
+    "time",
+    "step",
+    "seconds",
+    "diverged",
+    "updated",
+    "evaluations",
+    "products",
+}
 _ZERO_IF_ABSENT = {"penalty", "adjoint_nfe", "adjoint_residual"}
 
 

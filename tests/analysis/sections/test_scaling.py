@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.reading.load import load
-from analysis.sections.scaling import scaling_frame, scaling_table
+from analysis.reading.load import PHASES, load
+from analysis.sections.scaling import scaling_frame, scaling_table, speedup_against_ranks
 from harness.config.cells import Cell, TrainCell
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, make
@@ -65,3 +66,39 @@ def test_one_number_of_ranks_is_no_study(runs: Runs) -> None:
     data = load(make(runs, *SMALL), "demo")
     assert scaling_frame(data).empty
     assert scaling_table(data).frame.empty
+
+
+def test_planted_phases_give_known_efficiency_and_imbalance(runs: Runs) -> None:
+    """One rank computes for 400 ms; each of two computes for 200, waits for 30 on average and communicates for 20."""
+    data = load(make(runs, *SMALL, "world_size=1,2"), "demo")
+    two = data.steps["cell_id"].map(data.cells["world_size"]) == 2
+    steady = 1 + 0.1 * np.sin(data.steps["step"].astype(float))
+    for phase in PHASES:
+        data.steps[f"seconds_{phase}"] = 0.0
+    data.steps["seconds_forward_solve"] = steady * np.where(two, 0.2, 0.4)
+    data.steps["seconds_waiting"] = steady * np.where(two, 0.03, 0.0)
+    data.steps["seconds_gradient_synchronization"] = steady * np.where(two, 0.02, 0.0)
+    data.steps["seconds_total"] = steady * np.where(two, 0.25, 0.4)
+    one_rank, two_ranks = scaling_frame(data).to_dict("records")
+    assert one_rank["speedup"] == one_rank["parallel_efficiency"] == one_rank["imbalance"] == 1
+    assert two_ranks["speedup"] == pytest.approx(1.6)
+    assert two_ranks["parallel_efficiency"] == pytest.approx(0.8)
+    assert two_ranks["imbalance"] == pytest.approx(1.15)
+    for part, seconds in (("compute", 0.2), ("waiting", 0.03), ("exposed_communication", 0.02)):
+        assert two_ranks[part] == pytest.approx(seconds, rel=0.05)
+        assert two_ranks[f"{part}_low"] < seconds < two_ranks[f"{part}_high"]
+    assert two_ranks["throughput_low"] < 12 / 0.25 < two_ranks["throughput_high"]
+    assert two_ranks["other"] == one_rank["waiting"] == 0
+
+
+def test_ranks_that_share_processors_have_counts_but_no_times(runs: Runs) -> None:
+    def crowded(cell: Cell, fake: Fake) -> None:
+        fake.environment = {**fake.environment, "processors": 2, "ranks_on_host": cell.world_size}
+
+    data = load(make(runs, *SMALL, "world_size=1,2,4", change=crowded), "demo")
+    found = scaling_frame(data).set_index("world_size")
+    assert list(found["speedup"].isna()) == [False, False, True]
+    assert found.loc[4, ["throughput", "compute", "imbalance"]].isna().all()
+    assert found["nfe_imbalance"].notna().all()
+    assert any("more ranks than their machine has processors" in note for note in scaling_table(data).notes)
+    assert speedup_against_ranks(scaling_frame(data)) is not None

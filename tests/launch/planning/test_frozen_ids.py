@@ -33,6 +33,12 @@ FROZEN = {
     "protocol": [
         "de-hqs_jfb_cosine_s0-eb38ff98",
     ],
+    "scaling": [
+        "pretrain_dncnn_s0-cd3e97f8",
+        "de-prox_jfb_cosine_s0-88a673fc",
+        "de-hqs_implicit_cosine_s0-31e1efd5",
+        "de-hqs_unrolled_cosine_s0-d7279317",
+    ],
     "shipped": [
         "de-hqs_jfb_cosine_s0-1558bb78",
     ],

@@ -13,6 +13,7 @@ from analysis.sections.accuracy import accuracy_frame
 from harness.config.cells import PretrainCell
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellStatus
+from harness.records.collectives import AllReduce, Sweep
 from harness.records.events import Step
 from harness.run.cell import run_cell
 from harness.run.distributed import RankPosition
@@ -65,6 +66,20 @@ def test_what_comes_back_is_finished_and_reports_the_same(runs: Runs, tmp_path: 
     assert unpack(tmp_path / "a.tar.xz", back, {}) == ["packed"], "a second time changes nothing"
     pack(back, "packed", tmp_path / "b.tar.xz")
     assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "b.tar.xz").read_bytes()
+
+
+def test_the_sweep_of_all_reduces_travels_with_the_grid(runs: Runs, tmp_path: Path) -> None:
+    here = Runs(tmp_path / "here")
+    shutil.copytree(runs.root, here.root)
+    time = AllReduce(ranks=2, bytes=1024, seconds=1e-4)
+    sweep = Sweep(device="cpu", backend="gloo", host="node1", processors=2, times=(time,))
+    sweep.write(here.root)
+    back = Runs(tmp_path / "back")
+    for number, source in enumerate((here, back)):
+        pack(source, "packed", tmp_path / f"{number}.tar.xz")
+        unpack(tmp_path / f"{number}.tar.xz", back, {})
+    assert load(back, "packed").sweep == sweep
+    assert (tmp_path / "0.tar.xz").read_bytes() == (tmp_path / "1.tar.xz").read_bytes()
 
 
 def test_weights_travel_on_request(runs: Runs, tmp_path: Path) -> None:
