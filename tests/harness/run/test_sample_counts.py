@@ -1,6 +1,7 @@
 """Records count the evaluations and products of each sample."""
 
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from harness.records.events import Step
 from harness.run import combined_steps
 from harness.run.cell import run_cell
 from harness.run.distributed import RankPosition
+from harness.training.loop import LocalStep
 from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 
@@ -35,10 +37,22 @@ def test_counts_of_a_record_are_those_that_its_means_are_made_of(runs: Runs) -> 
 
 
 def test_samples_are_in_rank_order_and_solves_of_a_sample_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(combined_steps, "gather", lambda mine, device: [mine, [10 * count for count in mine]])
-    first, second = (
-        Solution(torch.zeros(2), torch.zeros(2), torch.tensor(nfe), torch.zeros(2)) for nfe in ([1, 2], [5, 5])
-    )
-    assert combined_steps._of_each_sample([first], torch.device("cpu")) == (1, 2, 10, 20)
-    assert combined_steps._of_each_sample([first, second], torch.device("cpu")) == (6, 7, 60, 70)
-    assert combined_steps._of_each_sample([], torch.device("cpu")) == ()
+    """A second rank with the same batch, whose numbers are ten times as large."""
+    monkeypatch.setattr(combined_steps, "gather", lambda mine, device: [mine, [10 * number for number in mine]])
+    forward, *adjoint = (solution(nfe) for nfe in ([1, 2], [5, 5], [1, 3]))
+    attempt: Any = SimpleNamespace(stop=lambda: "", device=torch.device("cpu"))
+    for solves, products in ((adjoint, (6, 8, 60, 80)), ([], ())):
+        local: Any = LocalStep(
+            step=1, loss=torch.ones(()), penalty=torch.zeros(()), learning_rate=0.1, gradient_norm=1.0, updated=True,
+            batch=SimpleNamespace(indices=[4, 7]), output=SimpleNamespace(forward=forward, adjoint=solves),
+            seconds={"data": 0.1},
+        )  # fmt: skip
+        [(step, _)] = combined_steps.combined_steps(attempt, iter([local]))
+        assert step.evaluations == (1, 2, 10, 20)
+        assert step.products == products
+
+
+def solution(nfe: list[int]) -> Solution:
+    """A solve that needed so much for each sample."""
+    zeros = torch.zeros(len(nfe))
+    return Solution(zeros, zeros, torch.tensor(nfe), zeros.int())
