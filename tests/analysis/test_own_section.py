@@ -38,10 +38,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_an_own_section_comes_last_and_has_its_files(runs: Runs) -> None:
-    path = report(make(runs, *SMALL), "demo", None, ["own_sections:section"], Console(file=io.StringIO()))
-    html = path.read_text()
+    report(make(runs, *SMALL), "demo", None, ["own_sections:section"], Console(file=io.StringIO()))
+    folder = runs.grid_folder("demo") / "report"
+    html = (folder / "report.html").read_text()
     assert html.index("<h2>Training</h2>") < html.index("<h2>Wall time</h2>") < html.index("<h2>Environment</h2>")
-    written = (path.parent / "wall-time.csv").read_text().splitlines()
+    written = (folder / "wall-time.csv").read_text().splitlines()
     assert written[0] == "label,seconds,command"
     assert written[1].startswith("de-hqs jfb,12.0")
 

@@ -50,7 +50,14 @@ def test_report_is_written_printed_and_self_contained(
         for kind in ("csv", "md", "tex")
     }
     drawn = {f"{name}.{kind}" for name in figures for kind in ("png", "pdf")}
-    assert {path.name for path in folder.iterdir()} == {"report.html", "grid.yaml", "cells.csv", *tables, *drawn}
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "findings.md",
+        "grid.yaml",
+        "cells.csv",
+        *tables,
+        *drawn,
+    }
 
     html = (folder / "report.html").read_text()
     assert "http" not in html

@@ -36,7 +36,8 @@ def test_every_attempt_warms_up(runs: Runs) -> None:
     cell = folder.cell()
     whole = events(cell, default(cell), 80)
     resumed = whole[0].model_copy(update={"resumed_from": 40})
-    append(folder, [resumed, *(event for event in whole if event.event == "step" and event.step > 40)])
+    rest = [event for event in whole if event.event == "end" or (event.event == "step" and event.step > 40)]
+    append(folder, [resumed, *rest])
     data = load(runs, "demo")
     timed = timed_steps(data, data.cells)
     expected = [*range(FIRST_STEPS + 1, 41), *range(41 + FIRST_STEPS, 81)]

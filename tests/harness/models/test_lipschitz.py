@@ -16,7 +16,7 @@ from launch.local.single import run_here
 from launch.planning.runs_folder import Runs
 from tests.conftest import tiny_cell
 
-SIZE = 8
+SIZE = 12
 BOUNDED = {"name": "dncnn", "depth": 3, "width": 4, "lipschitz": 0.7}
 
 

@@ -49,7 +49,7 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         process = ui(tmp_path, port)
         said, errors = process.communicate(timeout=120)
     assert (process.returncode, said) == (2, "")
-    assert errors == f"error: --port: {port} on 127.0.0.1 is in use; choose another one\n"
+    assert errors == f"error: --port: {port} cannot be used (address already in use); choose another one\n"
 
 
 def test_the_addresses_are_printed_when_mlflow_answers_and_open_the_views(tmp_path: Path) -> None:
