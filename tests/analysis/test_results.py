@@ -56,6 +56,10 @@ def test_an_older_table_is_read_from_its_csv(folder: Path) -> None:
     assert text.splitlines() == ["| Method | PSNR, dB |", "| :--- | ---: |", "| de-hqs | 33.33 |"]
 
 
+def test_the_published_page_is_what_the_records_give() -> None:
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == render(ROOT / "results"), "run `make results`"
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
