@@ -1,7 +1,7 @@
 """States in sentences what a grid's numbers show. Every sentence is computed, and can also be negative."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,7 +72,8 @@ def _against(trained: pd.DataFrame, column: str, claim: str) -> Iterator[Finding
     named = {"Above": above, "Equivalent": groups["equivalent"], "Undecided": groups["undecided"], "Below": below}
     detail = " ".join(f"{place}: {', '.join(labels)}." for place, labels in named.items() if labels)
     mark: Mark = "yes" if len(above) == len(compared) else "mixed" if above or groups["undecided"] else "no"
-    yield Finding(mark, f"{len(above)} of {len(compared)} trained methods {claim}.", detail)
+    others = _counted({verdict: len(labels) for verdict, labels in groups.items() if verdict != "better"})
+    yield Finding(mark, f"{len(above)} of {len(compared)} trained methods {claim}{others}.", detail)
 
 
 def _best_jfb(trained: pd.DataFrame) -> Finding:
@@ -108,10 +109,17 @@ def _against_jfb(trained: pd.DataFrame, cost: pd.DataFrame) -> Iterator[Finding]
         for row in rows.to_dict("records"):
             price = prices.get(row["label"], "")
             parts.append(f"{row['label']} {_shown(row, 'over_jfb')}, {row['over_jfb_verdict']}{price}")
-        better = int((rows["over_jfb_verdict"] == "better").sum())
+        verdicts = rows["over_jfb_verdict"].value_counts()
+        better, others = verdicts.pop("better") if "better" in verdicts else 0, _counted(verdicts.to_dict())
         yield Finding(
-            "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs.", f"{'; '.join(parts)}."
+            "note", f"{backprop} is better than jfb in {better} of {len(rows)} pairs{others}.", f"{'; '.join(parts)}."
         )
+
+
+def _counted(verdicts: Mapping[Any, int]) -> str:
+    """The other verdicts, so that what is undecided does not read as a loss."""
+    parts = [f"{count} {verdict}" for verdict, count in verdicts.items() if count]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _price(row: dict[Any, Any]) -> str:
