@@ -10,8 +10,8 @@ from typing import Any
 from harness.config.errors import ConfigError
 from harness.config.trust import require_trust
 from harness.records.cell_folder import CellFolder
-from harness.records.events import AnyEvent, Evaluation, Step
-from launch.local.single import run_alone
+from harness.records.events import AnyEvent, Evaluation, Start, Step
+from launch.local.single import run_here
 from launch.planning.runs_folder import Runs
 from launch.planning.selection import the_one
 from launch.tracking.archive import unpack
@@ -49,14 +49,17 @@ def rerun(file: Path, cell: str, fields: Mapping[str, Any], runs: Runs, trusted:
         if folder.cell().world_size > 1:
             raise ConfigError(f"cell: {folder.cell_id} runs on {folder.cell().world_size} ranks; use `launch unpack`")
         unpack(file, runs, fields, fresh=True)
-        _run(runs, runs.cell(folder.cell_id), trusted)
+        _run(runs.cell(folder.cell_id), archived, trusted)
         return compare(folder.cell_id, folder.events(), runs.cell(folder.cell_id).events())
 
 
-def _run(runs: Runs, folder: CellFolder, trusted: Collection[str]) -> None:
+def _run(folder: CellFolder, archived: Runs, trusted: Collection[str]) -> None:
+    """Run a cell, after what it needs, with as many threads as before: sums of another number round differently."""
     for needed in folder.prerequisites():
-        _run(runs, needed, trusted)
-    run_alone(runs, folder.cell_id, [], trusted)
+        _run(needed, archived, trusted)
+    starts = [event for event in archived.cell(folder.cell_id).events() if isinstance(event, Start)]
+    threads = starts[-1].environment.get("threads", 0) if starts else 0
+    run_here(folder, trusted=trusted, threads=threads)
 
 
 def compare(cell_id: str, before: list[AnyEvent], after: list[AnyEvent]) -> Comparison:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from harness.config.cells import ANYWHERE, Cell, Site, in_order
@@ -53,12 +54,16 @@ def run_alone(runs: Runs, name: str, overrides: list[str], trusted: Collection[s
         raise ConfigError(f"cell: {busy}") from None
 
 
-def run_here(folder: CellFolder, site: Site = ANYWHERE, trusted: Collection[str] = ()) -> str:
-    """Run a cell, which may name classes of the `trusted` packages, on this rank and return its final state."""
+def run_here(folder: CellFolder, site: Site = ANYWHERE, trusted: Collection[str] = (), threads: int = 0) -> str:
+    """Run a cell, which may name classes of the `trusted` packages, on this rank and return its final state.
+
+    On a CPU it uses this many threads; 0 means an equal share of the processors.
+    """
     from harness.run.cell import run_cell
     from harness.run.distributed import RankPosition
 
-    return run_cell(Path(folder.path), RankPosition.from_environment(), site=site, trusted=trusted)
+    position = replace(RankPosition.from_environment(), threads=threads)
+    return run_cell(Path(folder.path), position, site=site, trusted=trusted)
 
 
 def _find(runs: Runs, name: str, overrides: list[str]) -> tuple[CellFolder, list[Cell]]:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from harness.config.cells import PretrainCell
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellStatus
 from harness.records.collectives import AllReduce, Sweep
-from harness.records.events import Step
+from harness.records.events import Start, Step
 from harness.run.cell import run_cell
 from harness.run.distributed import RankPosition
 from launch.local.rerun import compare, rerun
@@ -35,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     cells = plan(declared)
     runs.write_plan(declared, cells)
     for cell in cells:
-        run_cell(runs.cell(cell.cell_id).path, RankPosition.from_environment())
+        run_cell(runs.cell(cell.cell_id).path, replace(RankPosition.from_environment(), threads=1))
     return runs
 
 
@@ -143,6 +144,8 @@ def test_an_archived_cell_runs_again_with_the_same_losses(runs: Runs, tmp_path: 
     assert (found.steps, found.loss, found.psnr) == (4, 0.0, 0.0)
     finished = [folder for folder in again.cells_of("packed") if folder.status().state == "finished"]
     assert sorted(isinstance(folder.cell(), PretrainCell) for folder in finished) == [False, True]
+    starts = [event for folder in finished for event in folder.events() if isinstance(event, Start)]
+    assert [start.environment["threads"] for start in starts] == [1, 1], "as before: other numbers round differently"
 
 
 def test_an_archived_cell_names_only_classes_of_trusted_packages(tmp_path: Path) -> None:
