@@ -156,13 +156,14 @@ def owned(folder: CellFolder, position: RankPosition, meeting: Path) -> Iterator
 def device_of(position: RankPosition, wants_gpu: bool | None = None) -> torch.device:
     """This rank's GPU, or the CPU with this rank's share of the threads.
 
-    `wants_gpu` is what the cluster profile says; without a profile, None takes a GPU if there is one.
+    `wants_gpu` is what the cluster profile says; without a profile, None takes a GPU if there is one. Where
+    JFBENCH_WITHOUT_GPU is 1, as on a test cluster whose GPUs are names only, the CPU stands in for a missing one.
 
     Raises:
         RuntimeError: the profile asks for GPUs and this rank has none, or fewer are visible than ranks need.
     """
     found = None if wants_gpu is False else accelerator()
-    if found is None and wants_gpu:
+    if found is None and wants_gpu and os.environ.get("JFBENCH_WITHOUT_GPU") != "1":
         raise RuntimeError(why_no_gpu())
     if found is None:
         torch.set_num_threads(position.threads or max(1, processors() // position.local_world_size))

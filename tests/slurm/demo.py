@@ -30,6 +30,7 @@ SITE = {
     "cpus": 1,
     "memory": "1G",
     "timeout_min": 60,
+    "environment": {"JFBENCH_WITHOUT_GPU": "1"},
 }
 SMALL = ["model=de-prox,de-hqs", "backprop=jfb", "steps=12", "pretraining.steps=60"]
 

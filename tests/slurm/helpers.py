@@ -25,7 +25,7 @@ PROFILE = Slurm(
     cpus=1,
     memory="400M",
     timeout_min=60,
-    environment={"OMP_NUM_THREADS": "1"},
+    environment={"OMP_NUM_THREADS": "1", "JFBENCH_WITHOUT_GPU": "1"},
 )
 
 
