@@ -11,8 +11,9 @@ import pandas as pd
 from analysis.reading.load import GridData
 from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
-from launch.planning.grid import Grid, override, parse_assignment, read_grid, shipped_names
+from launch.planning.grid import Grid, read_grid, shipped_names
 from launch.planning.methods import short
+from launch.planning.overrides import override, parse_assignment
 
 COMMIT_DIGITS = 12
 

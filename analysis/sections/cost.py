@@ -11,16 +11,15 @@ from matplotlib.figure import Figure as Canvas
 
 from analysis import statistics as stats
 from analysis.reading import conditions as context
-from analysis.reading.load import PHASES, GridData
+from analysis.reading.load import GridData
+from analysis.reading.rows import PHASES
 from analysis.rendering.figures import WIDTH, Figure, colours, render
 from analysis.rendering.section import Section, drawn
 from analysis.rendering.tables import Column, Table
 from analysis.sections.accuracy import accuracy_frame
 from analysis.sections.comparisons import reference_lines, trained_by_jfb
 from analysis.sections.timing import timing_frame
-
-FIRST_STEPS = 5
-"""Steps that are not timed at the start of every attempt, but never more than half of the attempt's steps."""
+from harness.records.events import FIRST_STEPS
 
 NOT_INTERLEAVED = "not interleaved"
 """What a ratio of times is called that does not come from a timing cell."""

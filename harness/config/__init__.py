@@ -3,8 +3,9 @@
 This room does not need torch and imports no other room.
 """
 
-from harness.config.cells import BaselineCell, Cell, PretrainCell, Site, TimingCell, TrainCell, parse_cell
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TimingCell, TrainCell, parse_cell
 from harness.config.errors import ConfigError
+from harness.config.settings import Site
 from harness.config.spec import Frozen, Imported, Spec
 
 __all__ = [

@@ -1,6 +1,7 @@
 """A search for the fields that suit a method best: which values are tried, and with which seeds (torch-free)."""
 
 import itertools
+import math
 import random
 from typing import Annotated, Self
 
@@ -16,6 +17,10 @@ COMPARED = frozenset(
 """Fields that say what is compared, or on what. Their parameters may be tuned only if they are in `PARAMETERS`."""
 PARAMETERS = frozenset({"model", "backprop"})
 """Choices of which the parameters may be tuned (model.damping), but not the choice itself."""
+
+
+MOST_COMBINATIONS = 50_000
+"""Combinations of the values of all axes."""
 
 
 class Tune(Frozen):
@@ -46,7 +51,13 @@ class Tune(Frozen):
                 )
             if len(set(values)) < len(values):
                 raise PydanticCustomError("choice", "axes: {axis} lists a value twice", {"axis": axis})
-        combinations = len(list(itertools.product(*self.axes.values())))
+        combinations = math.prod(map(len, self.axes.values()))
+        if combinations > MOST_COMBINATIONS:
+            raise PydanticCustomError(
+                "choice",
+                "axes: {count} combinations are too many; at most {most} are drawn from",
+                {"count": f"{combinations:,}", "most": f"{MOST_COMBINATIONS:,}"},
+            )
         if combinations < max(2, self.trials or 0):
             raise PydanticCustomError(
                 "choice",

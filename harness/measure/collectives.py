@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from harness.measure.clock import synchronize
+from harness.measure.device import accelerator
 from harness.records.check import Check
 from harness.records.collectives import AllReduce, Sweep
 from harness.records.environment import host, processors
@@ -24,8 +25,7 @@ WARM_UP, REPEATS = 3, 15
 
 def sweep(sizes: tuple[int, ...] = SIZES, repeats: int = REPEATS) -> Sweep:
     """Time all-reduces over 2, 4, ... ranks, as many as this machine has accelerators or, without one, processors."""
-    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    assert kind is not None
+    kind = accelerator() or torch.device("cpu")
     places = torch.accelerator.device_count() if kind.type != "cpu" else processors()
     counts = [2**power for power in range(1, places.bit_length()) if 2**power <= places]
     times = [one for ranks in counts for one in _times(kind.type, ranks, sizes, repeats)]

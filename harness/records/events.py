@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.config.errors import ConfigError
 from harness.records.damage import damage
 
+FIRST_STEPS = 5
+"""Steps that are not timed at the start of every attempt, but never more than half of the attempt's steps."""
+
 
 class Event(BaseModel):
     """One line of a record."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from harness.config.cells import ANYWHERE, BaselineCell, Cell, PretrainCell, Site, TimingCell, TrainCell
+from harness.config.cells import BaselineCell, Cell, PretrainCell, TimingCell, TrainCell
+from harness.config.settings import ANYWHERE, Site
 from harness.config.trust import require_trust
 from harness.data.batches import Loader
 from harness.data.dataset import load
@@ -61,7 +62,7 @@ def run_cell(
         return "finished"
     if isinstance(cell, TrainCell) and cell.tune:
         cell = tuned(folder, cell, position.rank == 0)
-    cell = cell.model_copy(update={"operations": site.operations(cell)})
+    cell = cell.model_copy(update={"operations": site.applied_to(cell.operations)})
     if position.world_size != cell.world_size:
         raise ValueError(f"world_size: {cell.cell_id} needs {cell.world_size} ranks (got {position.world_size})")
     meeting = path / "meeting"

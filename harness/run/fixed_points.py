@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,12 +12,15 @@ from harness.config.errors import ConfigError
 from harness.data.batches import Loader
 from harness.data.dataset import load
 from harness.implicit.solvers import Status
-from harness.measure.gradient_fidelity import FORWARD, NEAR
+from harness.measure.gradient_fidelity import FORWARD, GIVEN, NEAR
 from harness.models.build_model import build_equilibrium
 from harness.models.equilibrium import Equilibrium
 from harness.physics.base import observe
 from harness.records.cell_folder import CellFolder
 from harness.run.load_model import denoiser_weights, trained_model
+
+CONTINUED = replace(FORWARD, first=GIVEN)
+"""Newton's method from where Anderson's, which is its first part otherwise, has ended."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,15 @@ def search(folder: CellFolder, trained: bool, pictures: int, trusted: Collection
         d = observe(map.physics, batch.images, batch.noise)
         step, start = partial(map, d=d), map.initial(d).detach()
         before = time.perf_counter()
-        found = FORWARD(step, start)
-        seconds = time.perf_counter() - before
         with torch.no_grad():
             alone = NEAR(step, start)
+        found = CONTINUED(step, alone.value)
+        seconds = time.perf_counter() - before
         yield Search(
             residual=found.residual.item(),
             converged=bool(found.status.item() == Status.CONVERGED),
             converged_alone=bool(alone.status.item() == Status.CONVERGED),
-            evaluations=int(found.nfe.item()),
+            evaluations=int(alone.nfe.item() + found.nfe.item()),
             seconds=seconds,
         )
 

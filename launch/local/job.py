@@ -8,7 +8,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import DelayedSubmission
 
-from harness.config.cells import Site
+from harness.config.settings import Site
 from harness.records.cell_folder import CellFolder
 from launch.slurm.stop_request import StopRequest, rank_position
 

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.cells import ANYWHERE, Cell, Site, in_order
+from harness.config.cells import Cell, in_order
 from harness.config.errors import ConfigError
+from harness.config.settings import ANYWHERE, Site
 from harness.config.trust import packages_of, require_trust
 from harness.records.cell_folder import CellBusy, CellFolder
 from launch.planning.changes import declared_grid

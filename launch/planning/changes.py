@@ -9,7 +9,8 @@ from pydantic import TypeAdapter
 from harness.config.catalog.data import DataSpec
 from harness.config.cells import Cell, TrainCell
 from harness.config.dotted import get, with_field
-from launch.planning.grid import Assignment, Grid, matches, override, parse_assignment, read_grid
+from launch.planning.grid import Grid, matches, read_grid
+from launch.planning.overrides import Assignment, override, parse_assignment
 
 
 def declared_grid(source: str, overrides: Iterable[str]) -> tuple[Grid, list[Assignment]]:

@@ -31,6 +31,11 @@ def with_reached(dotted: str, value: Any, new: Any) -> Any:
     return _with(field.annotation if field else None, value, rest, new, head)
 
 
+def set_if_reached(dotted: str, value: Any, new: Any) -> Any:
+    """`value` with the rest of `dotted` set to `new` if it is a choice that has it, or else unchanged."""
+    return with_reached(dotted, value, new) if reaches(dotted, value) else value
+
+
 def require_reach(dotted: str, values: Sequence[Any]) -> None:
     """Check that one of the values declared for the first part of `dotted` has the rest.
 

@@ -16,8 +16,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 import slurm_templates
-from harness.config.cells import Site
 from harness.config.errors import ConfigError, explain
+from harness.config.settings import Site
 from launch.planning.yaml_text import read_yaml
 
 # glibc returns large blocks to the kernel on every free, and the busy-waiting threads of one rank starve the others.

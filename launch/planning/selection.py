@@ -8,7 +8,8 @@ from harness.config.cells import BaselineCell, PretrainCell, TrainCell
 from harness.config.dotted import flatten
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder
-from launch.planning.grid import Assignment, matches, parse_assignment
+from launch.planning.grid import matches
+from launch.planning.overrides import Assignment, parse_assignment
 from launch.planning.runs_folder import Runs
 
 LISTED = 20

@@ -22,7 +22,7 @@ from typing import Any
 import submitit
 from submitit.helpers import DelayedSubmission
 
-from harness.config.cells import Site
+from harness.config.settings import Site
 from harness.records import environment
 from harness.records.cell_folder import CellBusy, CellFolder
 from launch.planning.profiles import Slurm

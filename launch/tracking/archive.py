@@ -17,7 +17,7 @@ from harness.config.errors import ConfigError
 from harness.records import collectives
 from harness.records.cell_folder import CellFolder
 from harness.records.files import replacing
-from launch.planning.grid import parse_assignment
+from launch.planning.overrides import parse_assignment
 from launch.planning.runs_folder import ANYWHERE, Runs
 
 DEFINITIONS = re.compile(r"cells/[\w.-]+/(cell|tuned)\.json|grids/[\w.-]+/grid\.json")

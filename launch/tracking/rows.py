@@ -12,6 +12,7 @@ from harness.config.cells import BaselineCell, Cell, TrainCell
 from harness.config.dotted import flatten, get
 from harness.records.cell_folder import CellStatus
 from harness.records.events import (
+    FIRST_STEPS,
     AnyEvent,
     Contraction,
     End,
@@ -26,8 +27,6 @@ from harness.records.events import (
 )
 from launch.planning.methods import short
 
-FIRST_STEPS = 5
-"""Steps that are not timed at the start of every attempt, but never more than half of the attempt's steps."""
 MIB = 2.0**-20
 
 

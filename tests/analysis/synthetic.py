@@ -25,7 +25,8 @@ from harness.records.events import (
     Start,
     Step,
 )
-from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.grid import plan, read_grid
+from launch.planning.overrides import override, parse_assignment
 from launch.planning.runs_folder import Runs
 
 PICTURES = {"validation": range(20, 26), "test": range(30, 38)}

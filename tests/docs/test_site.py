@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-from launch.planning.grid import override, parse_assignment, plan, read_grid, shipped_names
+from launch.planning.grid import plan, read_grid, shipped_names
+from launch.planning.overrides import override, parse_assignment
 from tests.docs.blocks import DOCS, PAGES, REPOSITORY, commands, name
 
 ELSEWHERE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")

@@ -116,6 +116,7 @@ def test_ctrl_c_says_how_to_go_on(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*arguments: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(queue, "run_locally", interrupted)

@@ -173,15 +173,19 @@ def test_status_tells_why_cells_wait_and_cancel_retry_and_logs_work(cluster: Clu
 
 
 def test_a_cell_that_always_fails_is_tried_again_and_then_left(cluster: Cluster, site: Path) -> None:
+    """Its pictures are none, which only a job finds out: a plan looks at their names."""
     write_profile(site, retries=1)
-    grid = {**GRID, "base": {**GRID["base"], "global_batch_size": 800}, "grid": {}, "baselines": []}
-    grid["grid"] = {"model": ["de-prox"]}
+    (site / "photos").mkdir()
+    for number in range(20):
+        (site / "photos" / f"{number:02}.png").write_text("no picture")
+    data = {"name": "folder", "root": str(site / "photos"), "image_size": 32}
+    grid = {**GRID, "base": {**GRID["base"], "data": data}, "grid": {"model": ["de-prox"]}}
     (site / "grid.yaml").write_text(yaml.safe_dump(grid))
     assert launch_grid(site).returncode == 0
     wait_until(lambda: not jobs(cluster), "the jobs do not end", PATIENCE)
     (pretraining, trained) = cells(site)
     assert {number: ended.state for number, ended in pretraining.exits().items()} == {0: "failed", 1: "failed"}
-    assert "global_batch_size: at most" in pretraining.status().message
+    assert "00.png cannot be read as an image" in pretraining.status().message
     assert trained.status().state == "planned"
     rows = json.loads(launch(site, "status", "test", "--json").stdout)
     assert [(row["state"], row["queue"].partition(" ")[0]) for row in rows] == [

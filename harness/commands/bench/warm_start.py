@@ -15,7 +15,8 @@ from harness.config.catalog.maps import DeHqs
 from harness.config.catalog.networks import DnCNN
 from harness.config.catalog.optimization import Adam
 from harness.config.catalog.solvers import Anderson
-from harness.config.cells import Pool, PretrainCell, Pretraining, TrainCell
+from harness.config.cells import PretrainCell, TrainCell
+from harness.config.settings import Pool, Pretraining
 from harness.data.batches import Batch, Loader
 from harness.data.dataset import load
 from harness.measure.clock import Clock

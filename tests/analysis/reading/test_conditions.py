@@ -3,7 +3,8 @@ import pytest
 from analysis.reading import conditions as context
 from analysis.reading.load import load
 from harness.config.cells import Cell, TrainCell
-from launch.planning.grid import override, parse_assignment, read_grid
+from launch.planning.grid import read_grid
+from launch.planning.overrides import override, parse_assignment
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, make
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from analysis.reading.load import load
-from analysis.sections.cost import FIRST_STEPS, cost_frame, timed_steps
+from analysis.sections.cost import cost_frame, timed_steps
 from harness.config.cells import Cell, TrainCell
+from harness.records.events import FIRST_STEPS
 from launch.planning.runs_folder import Runs
 from tests.analysis.synthetic import Fake, append, default, events, make
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.reading.load import PHASES, load
+from analysis.reading.load import load
+from analysis.reading.rows import PHASES
 from analysis.sections.scaling import scaling_frame, scaling_table, speedup_against_ranks
 from harness.config.cells import Cell, TrainCell
 from launch.planning.runs_folder import Runs

@@ -57,6 +57,10 @@ def test_a_cell_comes_after_its_denoiser_and_its_trials_and_these_after_their_de
         ({"axes": {"optimizer.lr": [1e-3]}}, "2 trials are needed, but there are only 1 combinations"),
         ({"axes": {"optimizer.lr": [1e-3, 1e-4]}, "trials": 3}, "3 trials are needed, but there are only 2"),
         ({"axes": {"optimizer.lr": [1e-3, 1e-3]}}, "optimizer.lr lists a value twice"),
+        (
+            {"axes": {f"optimizer.{k}": list(range(1, 999)) for k in "abcdefgh"}, "trials": 2},
+            "combinations are too many",
+        ),
         ({"axes": {"seed": [1, 2]}}, "seed is part of what is compared and cannot be tuned"),
         ({"axes": {"backprop.name": [1, 2]}}, "backprop.name is part of what is compared"),
         ({"axes": {"optimizer.lr": ["fast", "slow"]}}, "fast"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.config.cells import ANYWHERE
+from harness.config.settings import ANYWHERE
 from harness.measure import device as devices
 from harness.measure import device_check
 from harness.measure.device import hardware, shared_gpu

@@ -8,7 +8,8 @@ import pytest
 from harness.config.errors import ConfigError
 from harness.records.cell_folder import CellFolder, CellStatus
 from launch.local import single as alone
-from launch.planning.grid import override, parse_assignment, plan, read_grid
+from launch.planning.grid import plan, read_grid
+from launch.planning.overrides import override, parse_assignment
 from launch.planning.runs_folder import Runs
 from launch.planning.selection import find_cell
 from tests.conftest import tiny_cell

@@ -3,6 +3,7 @@
 import pytest
 
 from launch.planning import grid
+from launch.planning.overrides import override, parse_assignment
 
 FROZEN = {
     "demo": [
@@ -51,6 +52,6 @@ def test_shipped_cells_keep_their_ids(name: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(grid, "check_data", lambda cells: None)
     declared = grid.read_grid(name)
     if declared.base["data"]["name"] == "celeba":
-        declared = grid.override(declared, [grid.parse_assignment("data.root=/anywhere")])
+        declared = override(declared, [parse_assignment("data.root=/anywhere")])
     planned = {cell.cell_id for cell in grid.plan(declared)}
     assert set(FROZEN[name]) <= planned

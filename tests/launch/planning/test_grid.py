@@ -11,7 +11,8 @@ from harness.config.cells import BaselineCell, TrainCell
 from harness.config.errors import ConfigError
 from harness.models.build_model import build_equilibrium
 from launch.planning.changes import declared_grid
-from launch.planning.grid import Grid, override, parse_assignment, plan, read_grid, shipped_names, validated
+from launch.planning.grid import Grid, plan, read_grid, shipped_names, validated
+from launch.planning.overrides import override, parse_assignment
 
 AXES = {"model": ["de-prox", "de-hqs"], "backprop": ["jfb", "implicit"]}
 

@@ -8,7 +8,8 @@ import pytest
 from harness.config.cells import TrainCell
 from harness.config.errors import ConfigError
 from launch.planning.changes import changed_fields, declared_grid
-from launch.planning.grid import Grid, override, parse_assignment, plan, read_grid, validated
+from launch.planning.grid import Grid, plan, read_grid, validated
+from launch.planning.overrides import override, parse_assignment
 
 BLOCKS = [
     {"grid": {"backprop": ["jfb", {"name": "implicit", "solver": "gmres"}]}},

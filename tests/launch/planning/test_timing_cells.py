@@ -6,7 +6,8 @@ import pytest
 
 from harness.config.cells import TimingCell
 from harness.config.errors import ConfigError
-from launch.planning.grid import Grid, override, parse_assignment, plan, read_grid, validated
+from launch.planning.grid import Grid, plan, read_grid, validated
+from launch.planning.overrides import override, parse_assignment
 
 METHODS = ["jfb", "implicit", {"name": "neumann", "order": 2}, {"name": "neumann", "order": 5}]
 

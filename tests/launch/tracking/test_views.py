@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from launch.planning.grid import override, parse_assignment, plan, read_grid, validated
+from launch.planning.grid import plan, read_grid, validated
+from launch.planning.overrides import override, parse_assignment
 from launch.tracking.note import LONGEST, note
 from launch.tracking.shown import Shown, shown
 from launch.tracking.views import CELLS, CHARTS, TABLE, VIEW_TAG, address, view_tags
