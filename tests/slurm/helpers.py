@@ -1,6 +1,7 @@
 """Helpers that the tests on a real cluster share."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from launch.planning.grid import Grid
 from launch.planning.profiles import Slurm
 from launch.planning.runs_folder import Runs
 from launch.slurm.enqueue import enqueue
-from launch.slurm.submissions import Submissions
+from launch.slurm.submissions import Submissions, secrets
 
 PROFILE = Slurm(
     executor="slurm",
@@ -35,9 +36,12 @@ def with_needed(cells: list[Cell]) -> list[Cell]:
     return list({cell.cell_id: cell for cell in [*needed, *cells]}.values())
 
 
-def send(runs: Runs, cells: list[Cell], **changes: object) -> list[CellFolder]:
-    """Launch cells as the grid `test`, and return their directories."""
-    profile = Slurm.model_validate({**PROFILE.model_dump(), **changes})
+def send(
+    runs: Runs, cells: list[Cell], environment: Mapping[str, str] | None = None, **changes: object
+) -> list[CellFolder]:
+    """Launch cells as the grid `test`, with more variables if given, and return their directories."""
+    variables = {**secrets(PROFILE), **(environment or {})}
+    profile = Slurm.model_validate({**PROFILE.model_dump(), "environment": variables, **changes})
     runs.write_plan(Grid(name="test"), cells)
     enqueue(runs, "test", cells, profile, Console(quiet=True))
     return [runs.cell(cell.cell_id) for cell in cells]

@@ -47,15 +47,17 @@ def test_the_numbers_of_a_step_are_those_of_its_solves_and_are_read_at_once(monk
     monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     adjoint = solution([0.125, 0.5, 1.5], [2, 2, 5], [Status.CONVERGED, Status.CONVERGED, Status.DIVERGED])
     with Reads() as reads:
-        numbers, names = _rank_numbers(step([adjoint]))
-    assert (copies, reads.scalars) == ([14], 0)
+        numbers, names, counts = _rank_numbers(step([adjoint]))
+    assert (copies, reads.scalars) == ([20], 0)
     assert names == [8, 9]
+    assert counts == [3, 4, 8, 2, 2, 5], "the evaluations of each sample, then its products"
     assert numbers == {
         "loss": pytest.approx(0.1), "penalty": 0, "nfe": 5, "busiest": 13, "residual": 2, "adjoint_nfe": 3,
         "adjoint_residual": 1.5, "unconverged": pytest.approx(1 / 3), "adjoint_unconverged": 0, "has_tolerance": 1,
         "diverged": 2,
     }  # fmt: skip
-    without, _ = _rank_numbers(step([]))
+    without, _, counts = _rank_numbers(step([]))
+    assert counts == [3, 4, 8]
     assert [without[name] for name in ("busiest", "adjoint_nfe", "adjoint_residual", "has_tolerance")] == [8, 0, 0, 0]
 
 
