@@ -186,8 +186,8 @@ class CellFolder:
     def prerequisites(self) -> "list[CellFolder]":
         """The cells that must finish before this one starts; trials no longer count once the fields are chosen."""
         cell = self.cell()
-        needed = [cell.needs] if cell.needs and self.searches() else cell.prerequisites
-        return [self.sibling(one.cell_id) for one in needed]
+        chosen = {trial.cell_id for trial in cell.trials} if isinstance(cell, TrainCell) and self.searches() else set()
+        return [self.sibling(one.cell_id) for one in cell.prerequisites if one.cell_id not in chosen]
 
     def status(self) -> CellStatus:
         """The progress of the cell. If its status says that it runs but its lock is free, it was interrupted.

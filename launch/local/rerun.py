@@ -1,5 +1,6 @@
 """Runs one archived cell again on this machine and compares what it records with the archive."""
 
+import math
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,14 @@ def compare(cell_id: str, before: list[AnyEvent], after: list[AnyEvent]) -> Comp
     ]
     if losses[0].keys() != losses[1].keys() or scores[0].keys() != scores[1].keys():
         raise ConfigError(f"cell: {cell_id} recorded other steps or evaluations than in the archive")
-    differences = [abs(losses[1][step] - loss) / abs(loss) for step, loss in losses[0].items()]
-    moved = [abs(scores[1][key] - psnr) for key, psnr in scores[0].items()]
+    differences = [_apart(losses[1][step], loss, abs(loss)) for step, loss in losses[0].items()]
+    moved = [_apart(scores[1][key], psnr) for key, psnr in scores[0].items()]
     return Comparison(cell_id, len(differences), max(differences, default=0.0), max(moved, default=0.0))
+
+
+def _apart(one: float, other: float, unit: float = 1.0) -> float:
+    """Their difference in this unit: infinite if only one of them is a number, so that no maximum passes over it."""
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
+    difference = abs(one - other) / unit if unit else math.inf
+    return difference if math.isfinite(difference) else math.inf

@@ -73,6 +73,12 @@ def test_the_best_trial_on_validation_pictures_decides(runs: Runs) -> None:
         assert next(event for event in events if isinstance(event, Step)).learning_rate == pytest.approx(best, rel=0.2)
 
 
+def test_once_the_fields_are_chosen_the_trials_are_needed_no_more(runs: Runs) -> None:
+    cell = final(runs)[0]
+    assert cell.needs is not None
+    assert [one.cell_id for one in runs.cell(cell.cell_id).prerequisites()] == [cell.needs.cell_id]
+
+
 def test_trials_saw_no_test_picture(runs: Runs) -> None:
     for trial in final(runs)[0].trials:
         splits = {event.split for event in runs.cell(trial.cell_id).events() if isinstance(event, Evaluation)}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 import tarfile
 from dataclasses import replace
@@ -166,6 +167,12 @@ def test_another_result_is_seen(runs: Runs) -> None:
         for event in events
     ]
     assert compare("cell", events, changed).loss == pytest.approx(0.5)
+    broken = [
+        event.model_copy(update={"loss": math.nan}) if isinstance(event, Step) and event.step == 2 else event
+        for event in events
+    ]
+    assert compare("cell", events, broken).loss == compare("cell", broken, events).loss == math.inf
+    assert compare("cell", broken, broken).loss == 0
     with pytest.raises(ConfigError, match="other steps"):
         compare("cell", events, [event for event in events if not (isinstance(event, Step) and event.step == 2)])
 
