@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -122,8 +121,9 @@ def load(runs: Runs, grid: str) -> GridData:
     sweep, no_sweep = _sweep(runs, grid)
     read = {cell_id: _read(folder) for cell_id, folder in folders.items()}
     known = {cell_id: one.cell for cell_id, one in read.items() if one.cell is not None}
-    cut = _cut_shares({cell_id: one.events for cell_id, one in read.items()}, known)
-    trials = {trial.cell_id for cell in known.values() if isinstance(cell, TrainCell) for trial in cell.trials}
+    shares = {cell_id: adjoint_cut_share(one.events) for cell_id, one in read.items()}
+    cut = methods.over_seeds({cell_id: share for cell_id, share in shares.items() if share is not None}, known)
+    trials = methods.trials_of(known)
     named = {cell_id: cell for cell_id, cell in known.items() if cell_id not in trials}
     names, in_tasks = methods.names(named, cut), methods.names_in_tasks(named, cut)
     configs = {cell_id: methods.flat_config(cell) for cell_id, cell in known.items()}
@@ -182,18 +182,6 @@ def _is_picture(path: Path) -> bool:
     except (OSError, ValueError, SyntaxError):
         return False
     return True
-
-
-def _cut_shares(events: Mapping[str, list[AnyEvent]], cells: Mapping[str, Cell]) -> dict[str, float]:
-    """For each cell, the share of its method's adjoint solves, over all seeds, that ended at their limit."""
-    shares = {cell_id: adjoint_cut_share(record) for cell_id, record in events.items()}
-    by_method: dict[str, list[float]] = {}
-    keys = {cell_id: methods.key(methods.flat_config(cell)) for cell_id, cell in cells.items()}
-    for cell_id, key in keys.items():
-        share = shares[cell_id]
-        if share is not None:
-            by_method.setdefault(key, []).append(share)
-    return {cell_id: fmean(by_method[key]) for cell_id, key in keys.items() if key in by_method}
 
 
 def _metrics(cells: Iterable[Cell]) -> tuple[MetricSpec, ...]:

@@ -118,6 +118,18 @@ def read_grid(source: str) -> Grid:
 
 
 def plan(grid: Grid) -> list[Cell]:
+    """The cells of a grid, checked against the pictures and modules that they need.
+
+    Raises:
+        ConfigError: a field is wrong, the grid has no cells, or what they need is missing.
+    """
+    cells = declared_cells(grid)
+    check_data(cells)
+    check_imports(cells)
+    return cells
+
+
+def declared_cells(grid: Grid) -> list[Cell]:
     """The cells of a grid, each once, ordered so that a cell comes after the cell that it needs.
 
     Raises:
@@ -149,8 +161,6 @@ def plan(grid: Grid) -> list[Cell]:
         raise ConfigError(
             f"grid: a cell_id has at most {LONGEST_ID} characters (got {len(longest)}: {longest[:40]}...)"
         )
-    check_data(cells)
-    check_imports(cells)
     return cells
 
 

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -67,6 +68,20 @@ def timed(config: Config) -> str:
     """A key that is equal for trainings whose steps a timing cell would not tell apart."""
     kept = {f: value for f, value in config.items() if f.partition(".")[0] in {*TIMED_ALIKE, "backprop"}}
     return json.dumps(kept, sort_keys=True)
+
+
+def trials_of(cells: Mapping[str, Cell]) -> set[str]:
+    """The cell_ids of the trials by which trainings among these cells are tuned."""
+    return {trial.cell_id for cell in cells.values() if isinstance(cell, TrainCell) for trial in cell.trials}
+
+
+def over_seeds(shares: Mapping[str, float], cells: Mapping[str, Cell]) -> dict[str, float]:
+    """For each cell with a share, the mean share of its method over all seeds."""
+    keys = {cell_id: key(flat_config(cells[cell_id])) for cell_id in shares if cell_id in cells}
+    found: dict[str, list[float]] = {}
+    for cell_id, method in keys.items():
+        found.setdefault(method, []).append(shares[cell_id])
+    return {cell_id: fmean(found[method]) for cell_id, method in keys.items()}
 
 
 def names(cells: Mapping[str, Cell], cut: Mapping[str, float] = MappingProxyType({})) -> dict[str, Name]:

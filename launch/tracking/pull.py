@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.config.errors import ConfigError
 from harness.records.files import write_atomically
-from launch.planning.grid import plan, validated
+from launch.planning.grid import declared_cells, validated
 from launch.planning.runs_folder import Runs
 from launch.tracking.sync import all_runs
 
@@ -28,14 +28,24 @@ def pull(runs: Runs, grid: str, uri: str) -> int:
     runs.require_space()
     client = MlflowClient(uri)
     try:
-        parent, cells = _runs_of(client, grid, uri)
-        for cell_id, run_id in cells.items():
-            _pull_cell(client, run_id, runs.cell(cell_id).path)
-        _pull_grid(client, parent, runs, grid)
-    except (MlflowException, OSError) as error:
+        parent, ended = _runs_of(client, grid, uri)
+        files = _plan_files(client, parent, runs)
+        planned = {cell.cell_id: cell for cell in declared_cells(validated(json.loads(files["grid.json"])["grid"]))}
+        # A server may name anything a cell; only directories of the grid's own cells are written.
+        pulled = [cell_id for cell_id in planned if cell_id in ended]
+        for cell_id in pulled:
+            _pull_cell(client, ended[cell_id], runs.cell(cell_id).path)
+        for cell_id, cell in planned.items():
+            if cell_id not in ended:
+                runs.cell(cell_id).plan(cell)
+        for name in sorted(files):
+            write_atomically(runs.grid_folder(grid) / name, files[name])
+    except (MlflowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"--from: {grid} cannot be pulled from {uri}: {said}") from None
-    return len(cells)
+    return len(pulled)
 
 
 def _runs_of(client: MlflowClient, grid: str, uri: str) -> tuple[str, dict[str, str]]:
@@ -58,14 +68,8 @@ def _pull_cell(client: MlflowClient, run_id: str, path: Path) -> None:
         Path(client.download_artifacts(run_id, "", scratch)).rename(path)
 
 
-def _pull_grid(client: MlflowClient, run_id: str, runs: Runs, grid: str) -> None:
-    """Download the plan, and write the cells that have no directory yet."""
-    folder = runs.grid_folder(grid)
+def _plan_files(client: MlflowClient, run_id: str, runs: Runs) -> dict[str, str]:
+    """The content of grid.json and, where prices were estimated, of estimates.json."""
     with tempfile.TemporaryDirectory(dir=runs.root) as scratch:
         found = {file.path for file in client.list_artifacts(run_id)} & {"estimates.json", "grid.json"}
-        files = {name: Path(client.download_artifacts(run_id, name, scratch)).read_text() for name in found}
-    declared = json.loads(files["grid.json"])
-    for cell in plan(validated(declared["grid"])):
-        runs.cell(cell.cell_id).plan(cell)
-    for name in sorted(files):
-        write_atomically(folder / name, files[name])
+        return {name: Path(client.download_artifacts(run_id, name, scratch)).read_text() for name in found}

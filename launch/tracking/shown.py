@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
-from harness.config.cells import Cell, TrainCell
+from harness.config.cells import Cell
 from harness.records.cell_folder import CellFolder, CellStatus
 from launch.planning import methods
 
@@ -38,8 +37,8 @@ def read_shown(statuses: Mapping[CellFolder, CellStatus]) -> Shown:
 
 def shown(cells: Mapping[str, Cell], cut: Mapping[str, float]) -> Shown:
     """Name cells; `cut` holds the share of each cell's adjoint solves that ended at their limit."""
-    shares = _by_method(cells, cut)
-    trials = {trial.cell_id for cell in cells.values() if isinstance(cell, TrainCell) for trial in cell.trials}
+    shares = methods.over_seeds(cut, cells)
+    trials = methods.trials_of(cells)
     named = {cell_id: cell for cell_id, cell in cells.items() if cell_id not in trials}
     tried = {cell_id: cell for cell_id, cell in cells.items() if cell_id in trials}
     labels = {cell_id: name.label for cell_id, name in methods.names(named, shares).items()}
@@ -51,12 +50,3 @@ def shown(cells: Mapping[str, Cell], cut: Mapping[str, float]) -> Shown:
         for cell_id, cell in cells.items()
     }
     return Shown(kinds, labels, run_names, methods.varying(named.values()), len(seeds.get("train", ())) > 1)
-
-
-def _by_method(cells: Mapping[str, Cell], cut: Mapping[str, float]) -> dict[str, float]:
-    """The share of each cell's method, over all its seeds."""
-    keys = {cell_id: methods.key(methods.flat_config(cells[cell_id])) for cell_id in cut if cell_id in cells}
-    shares: dict[str, list[float]] = {}
-    for cell_id, key in keys.items():
-        shares.setdefault(key, []).append(cut[cell_id])
-    return {cell_id: fmean(shares[key]) for cell_id, key in keys.items()}

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from analysis.reading.load import load
 from analysis.report import build, to_html
@@ -35,6 +36,20 @@ def test_the_report_of_a_pulled_grid_is_the_same_but_for_its_date(tmp_path: Path
 def second_seed_is_planned(cell: synthetic.Cell, fake: synthetic.Fake) -> None:
     if cell.seed == 1 and cell.kind == "train":
         fake.state = "planned"
+
+
+def test_only_the_grids_own_cells_are_written_whatever_a_server_calls_a_cell(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    synthetic.make(runs, "steps=10", "pretraining.steps=6", "model=de-prox", "baselines=tikhonov")
+    sync_once(runs, "demo")
+    client = MlflowClient(runs.tracking_uri)
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    run = next(one for one in client.search_runs([experiment.experiment_id]) if one.data.tags.get("baseline"))
+    client.set_tag(run.info.run_id, "jfbench.cell_id", "../../outside")
+    pulled = Runs(tmp_path / "a" / "pulled")
+    assert pull(pulled, "demo", runs.tracking_uri) == 3
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"pulled"}
 
 
 def test_a_server_that_is_away_is_one_line_and_nothing_is_written(tmp_path: Path) -> None:
